@@ -1,0 +1,1 @@
+"""One file per encoder architecture, and the table ENCODERS."""
