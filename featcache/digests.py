@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -55,7 +55,8 @@ def file_digests(paths: Iterable[Path], *, progress: bool = False) -> dict[Path,
             stat = stats[path]
             if digest is not None and stat and now - stat.st_mtime > SETTLED:
                 _remember(memory, path, stat, digest)
-        memory.commit()
+        with suppress(sqlite3.Error):
+            memory.commit()
     return {path: found.get(path) for path in stats}
 
 
@@ -113,7 +114,8 @@ def _database() -> sqlite3.Connection:
 def _open_database(name: str) -> sqlite3.Connection:
     memory = sqlite3.connect(name, timeout=30)
     memory.execute(
-        "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, mtime_ns INT, digest BLOB) WITHOUT ROWID"
+        "CREATE TABLE IF NOT EXISTS digests "
+        "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, digest BLOB) WITHOUT ROWID"
     )
     return memory
 
@@ -126,4 +128,5 @@ def _recall(memory: sqlite3.Connection, path: Path, stat: os.stat_result) -> byt
 
 def _remember(memory: sqlite3.Connection, path: Path, stat: os.stat_result, digest: bytes) -> None:
     row = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, digest)
-    memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+    with suppress(sqlite3.Error):  # a locked or full disk costs a second hashing, no more
+        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
