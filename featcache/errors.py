@@ -36,6 +36,12 @@ class CacheError(FeatcacheError, RuntimeError):
     """A cache on disk is damaged, locked by another process, or cannot be written."""
 
 
+class Interrupted(FeatcacheError, KeyboardInterrupt):
+    """The user stopped a run; the message says what is kept and how to go on."""
+
+    exit_code = 130  # what shells report for Ctrl-C
+
+
 def unknown(kind: str, name: str, known: list[str]) -> InputError:
     """The error for a name that is in no table, with the nearest known one.
 

@@ -1,0 +1,119 @@
+"""``featcache extract``: audio files to a token cache."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from featcache.filling import Extraction
+
+SHOWN_FAILURES = 3
+
+
+@click.command(
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input (clips that could not be decoded count), 130 stopped."
+)
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The token cache to make or to grow."
+)
+@click.option(
+    "--encoder", default="logmel", show_default=True, help="Name ('featcache encoders'), or FILE.py:CLASS."
+)
+@click.option("--weights", help="Checkpoint: a path, hf-hub:OWNER/NAME, or a URL.")
+@click.option("--from-folders", is_flag=True, help="MANIFEST is a folder that holds one folder per class.")
+@click.option(
+    "--clip-seconds", type=float, help="Clip length [s] the encoder is built for; its authors' by default."
+)
+@click.option("--layers", help="Block outputs to keep: 12, 1-12, 6,12 or all; the last by default.")
+@click.option(
+    "--window", type=float, help="Split longer clips into windows of this length [s] instead of cutting."
+)
+@click.option("--hop", type=float, help="Time between window starts [s]; the window length by default.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Precision the encoder computes in; the frontend is always fp32.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Clips per batch.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Decoding threads; the number of cores, at most 8, by default."
+)
+@click.option(
+    "--store-dtype",
+    default="float16",
+    show_default=True,
+    type=click.Choice(["float16", "float32", "bfloat16", "int8", "int4"]),
+    help="Precision on disk.",
+)
+@click.option("--codec", help="Compress tokens (zstd, blosc): smaller, much slower to read, not mapped.")
+@click.option(
+    "--reuse",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Copy tokens of the same fingerprint from this cache (may be repeated).",
+)
+@click.option("--skip-failed", is_flag=True, help="Leave out clips that are missing or damaged; exit with 0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def extract(
+    manifest: Path,
+    from_folders: bool,
+    window: float | None,
+    hop: float | None,
+    as_json: bool,
+    skip_failed: bool,
+    **options: Any,
+) -> None:
+    """Run a frozen encoder over every clip of MANIFEST and keep all patch tokens.
+
+    MANIFEST is a CSV file with the header path,labels and optional id,start,end,split,fold.
+    Running the same command again goes on where it stopped, and adds only clips that are new.
+
+    \b
+    featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
+    featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
+    """  # fmt: skip
+    from featcache.extraction import extract as run
+    from featcache.folders import from_folders as read_folders
+    from featcache.manifest import read_manifest
+
+    clips = read_folders(manifest) if from_folders else read_manifest(manifest)
+    done = run(
+        clips, window_seconds=window, hop_seconds=hop, skip_failed=skip_failed, progress=True, **options
+    )
+    _report_json(done) if as_json else _report(done)
+    if done.failed and not skip_failed:
+        raise click.exceptions.Exit(2)
+
+
+def _report(done: "Extraction") -> None:
+    rate = done.encoded / done.seconds if done.seconds else 0.0
+    parts = [f"{done.encoded} encoded"]
+    parts += [f"{done.present} already there ({done.canaries} checked again)"] if done.present else []
+    parts += [f"{done.reused} copied"] if done.reused else []
+    parts += [f"{len(done.failed)} failed"] if done.failed else []
+    click.echo(
+        f"{done.cache}: {done.clips} clips ({', '.join(parts)}), {done.num_bytes / 1e6:.1f} MB, "
+        f"{done.seconds:.1f} s, {rate:.1f} clips/s"
+    )
+    if done.cut:
+        click.echo(f"{done.cut} clips are longer than the encoder takes: only their beginning was encoded "
+                   "(--window splits them, --clip-seconds changes the length)")  # fmt: skip
+    for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    if done.failed:
+        click.echo(
+            f"all {len(done.failed)} failed clips are listed in {done.cache / 'failed.jsonl'}", err=True
+        )
+    click.echo(f"next: featcache probe {done.cache} --head linear --head attentive --head protobin")
+
+
+def _report_json(done: "Extraction") -> None:
+    import json
+    from dataclasses import asdict
+
+    click.echo(json.dumps(asdict(done), default=str))

@@ -1,0 +1,72 @@
+"""The command ``featcache``: its subcommands, and how errors leave it."""
+
+import logging
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+import click
+
+from featcache import __version__
+from featcache.errors import FeatcacheError, Interrupted
+
+COMMANDS = ("demo", "extract", "probe", "compare", "cache", "encoders", "heads")
+
+
+class Commands(click.Group):
+    """Subcommands by name, each in a module of that name, in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"featcache.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from featcache.errors import unknown
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(str(unknown("command", args[0], list(COMMANDS))))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FeatcacheError as error:
+            if ctx.params.get("verbose"):
+                logging.getLogger("featcache").debug("the error came from here", exc_info=True)
+            click.echo(f"{'' if isinstance(error, Interrupted) else 'Error: '}{error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="featcache")
+@click.option("-v", "--verbose", count=True, help="Say more (-vv: with the origin of errors).")
+def featcache(verbose: int) -> None:
+    """Probe frozen audio encoders on every patch token: encode once, train many heads.
+
+    \b
+    featcache demo                                   see both stages at work, offline
+    featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out mae.zarr
+    featcache probe mae.zarr --head linear --head protobin
+    """
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("featcache").setLevel(level)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _stop)  # batch systems end a job so: stop as after Ctrl-C
+    featcache(prog_name="featcache")
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

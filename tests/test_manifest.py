@@ -1,0 +1,129 @@
+"""Manifests: what is read, what is refused, and that a digest follows the content."""
+
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import InputError, MissingError
+from featcache.folders import from_folders
+from featcache.manifest import Clip, load_manifest, read_manifest, write_manifest
+from featcache.windows import window
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_row_becomes_a_clip_with_its_path_beside_the_file(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path / "m.csv", "path,labels,split\na/b.wav,dog; rain ,train\n"))
+    assert manifest.clips == (
+        Clip(id="a/b.wav", path=tmp_path / "a/b.wav", labels=("dog", "rain"), split="train"),
+    )
+    assert manifest.classes == ("dog", "rain")
+
+
+def test_a_segment_is_part_of_the_default_id(tmp_path: Path) -> None:
+    text = "path,labels,start,end\na.wav,x,0,2.5\na.wav,x,2.5,\n"
+    ids = [clip.id for clip in read_manifest(write(tmp_path / "m.csv", text))]
+    assert ids == ["a.wav@0-2.5", "a.wav@2.5-"]
+
+
+def test_a_byte_order_mark_and_absolute_paths_are_read(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path / "m.csv", "\ufeffpath,labels\n/data/a.wav,x\n"))
+    assert manifest.clips[0].path == Path("/data/a.wav")
+
+
+def test_labels_may_be_empty_and_repeated_labels_count_once(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path / "m.csv", "path,labels\na.wav,\nb.wav,x;x\n"))
+    assert [clip.labels for clip in manifest] == [(), ("x",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,split\na.wav,train\n", r"has no column 'labels'; wanted path,labels, found path,split"),
+        ("", "found an empty file"),
+        ("path,labels\n", "lists no clip"),
+        ("path,labels\n,x\n", "line 2 has no path"),
+        ("path,labels,start,end\na.wav,x,3,2\n", r"line 2: end 2 s is not after start 3 s"),
+        ("path,labels,start,end\na.wav,x,1,1\n", r"line 2: end 1 s is not after start 1 s"),
+        ("path,labels,start\na.wav,x,soon\n", r"line 2: start is 'soon'; wanted seconds, 0 or more"),
+        ("path,labels,start\na.wav,x,nan\n", r"start is 'nan'; wanted seconds"),
+        ("path,labels,start\na.wav,x,-1\n", r"start is '-1'; wanted seconds, 0 or more"),
+        ("path,labels,split\na.wav,x,dev\n", r"line 2: unknown split 'dev'; wanted train, valid or test"),
+        ("path,labels,id\na.wav,x,1\nb.wav,x,1\n", r"has the id '1' twice"),
+        ("path,labels\na.wav,x\na.wav,y\n", r"has the id 'a.wav' twice"),
+    ],
+)
+def test_a_bad_manifest_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_manifest(write(tmp_path / "m.csv", text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"no manifest at .*none\.csv; wanted a CSV file"):
+        read_manifest(tmp_path / "none.csv")
+    (tmp_path / "binary.csv").write_bytes(b"path,labels\n\xff\xfe\x00,x\n")
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        read_manifest(tmp_path / "binary.csv")
+    with pytest.raises(InputError, match="say --from-folders"):
+        read_manifest(tmp_path)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    clips = [
+        Clip(
+            id="a", path=tmp_path / "a.wav", start=0.1, end=1 / 3, labels=("x", "y"), split="test", fold="2"
+        ),
+        Clip(id="b", path=tmp_path / "b, with comma.wav"),
+    ]
+    write_manifest(tmp_path / "m.csv", clips)
+    assert list(read_manifest(tmp_path / "m.csv")) == clips
+
+
+def test_the_digest_follows_labels_and_not_paths(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        return read_manifest(write(tmp_path / "m.csv", text)).digest
+
+    assert digest("path,labels,id\na.wav,x,1\n") == digest("path,labels,id\nmoved/a.wav,x,1\n")
+    assert digest("path,labels,id\na.wav,x,1\n") != digest("path,labels,id\na.wav,y,1\n")
+
+
+def test_class_folders_become_labels(tmp_path: Path) -> None:
+    for name in ("dog/1.wav", "dog/deep/2.FLAC", "cat/3.ogg", "cat/notes.txt", "top.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    clips = {clip.id: clip.labels for clip in load_manifest(tmp_path)}
+    assert clips == {"cat/3.ogg": ("cat",), "dog/1.wav": ("dog",), "dog/deep/2.FLAC": ("dog",)}
+
+
+def test_split_folders_above_class_folders_become_splits(tmp_path: Path) -> None:
+    for name in ("train/dog/1.wav", "test/dog/2.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert [(clip.split, clip.labels) for clip in from_folders(tmp_path)] == [
+        ("test", ("dog",)),
+        ("train", ("dog",)),
+    ]
+
+
+def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no audio file in the class folders"):
+        from_folders(tmp_path)
+    with pytest.raises(MissingError, match="no folder at"):
+        from_folders(tmp_path / "none")
+
+
+def test_windows_cover_the_whole_segment(tmp_path: Path) -> None:
+    clip = Clip(id="a", path=tmp_path / "a.wav", start=5.0, labels=("x",), split="test")
+    windows = window([clip], [12.0], length=5.0, hop=2.5)
+    assert [(one.start, one.end) for one in windows] == [(5, 10), (7.5, 12.5), (10, 15), (12.5, 17)]
+    assert {(one.labels, one.split) for one in windows} == {(("x",), "test")}
+    assert len({one.id for one in windows}) == 4
+
+
+def test_a_clip_that_fits_one_window_stays_itself(tmp_path: Path) -> None:
+    clip = Clip(id="a", path=tmp_path / "a.wav")
+    assert window([clip], [10.0], length=10.0, hop=10.0) == [clip]
