@@ -51,6 +51,7 @@ SHOWN_FAILURES = 3
     help="Precision on disk.",
 )
 @click.option("--codec", help="Compress tokens (zstd, blosc): smaller, much slower to read, not mapped.")
+@click.option("--shard-clips", type=click.IntRange(1), help="Clips per shard file; about 192 MB by default.")
 @click.option(
     "--reuse",
     multiple=True,

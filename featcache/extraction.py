@@ -40,6 +40,7 @@ def extract(
     workers: int | None = None,
     store_dtype: str = "float16",
     codec: str | None = None,
+    shard_clips: int | None = None,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
     reuse: Sequence[str | Path] = (),
@@ -55,6 +56,7 @@ def extract(
     Args:
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
         clip_seconds: [s] length the encoder is built for; the authors' unless given
+        shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
         window_seconds, hop_seconds: [s] split longer clips into windows instead of cutting them
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
@@ -77,7 +79,7 @@ def extract(
     )
     clips = _windows(manifest, window_seconds, hop_seconds)
     result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
-    layout = _layout(runner, name, store_dtype, codec)
+    layout = _layout(runner, name, store_dtype, codec, shard_clips)
     keys = clip_keys(clips, progress=progress)
     with CacheWriter.create_or_open(result.cache, layout) as writer:
         if window_seconds is not None:
@@ -132,7 +134,9 @@ def _windows(manifest: Manifest, length: float | None, hop: float | None) -> Seq
     return window(manifest.clips, seconds, length=length, hop=hop or length)
 
 
-def _layout(runner: Runner, name: str, store_dtype: str, codec: str | None) -> CacheLayout:
+def _layout(
+    runner: Runner, name: str, store_dtype: str, codec: str | None, shard_clips: int | None
+) -> CacheLayout:
     encoder = runner.encoder
     fingerprint = {
         "encoder": name,
@@ -153,6 +157,7 @@ def _layout(runner: Runner, name: str, store_dtype: str, codec: str | None) -> C
         has_cls=encoder.has_cls,
         dtype=store_dtype,
         codec=codec,
+        shard_clips=shard_clips,
     )
 
 
