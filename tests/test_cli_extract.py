@@ -1,0 +1,134 @@
+"""``featcache extract`` as a person meets it: one line on bad input, a summary, a resumable stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from featcache.cache import TokenCache
+from featcache.cli.main import featcache
+
+Make = Callable[..., Path]
+LOGMEL = ["--encoder", "logmel", "--clip-seconds", "1", "--shard-clips", "4"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(featcache, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, *parts: str) -> None:
+    """Exit code 2, one line on stderr, no traceback, and every part said."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_the_summary_says_what_was_done_and_what_comes_next(make_manifest: Make, tmp_path: Path) -> None:
+    result = run("extract", make_manifest(6), "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert result.exit_code == 0, result.output
+    assert "6 clips (6 encoded)" in result.stdout
+    assert "clips/s" in result.stdout
+    assert f"next: featcache probe {tmp_path / 'c.zarr'}" in result.stdout
+    assert result.stderr == ""  # no progress bar where nobody watches
+
+
+def test_json_is_one_object(make_manifest: Make, tmp_path: Path) -> None:
+    result = run("extract", make_manifest(6), "--out", tmp_path / "c.zarr", "--json", *LOGMEL)
+    summary = json.loads(result.stdout)
+    assert (summary["encoded"], summary["failed"]) == (6, {})
+
+
+def test_class_folders_are_extracted_when_asked_for(make_audio: Make, tmp_path: Path) -> None:
+    for index in range(4):
+        make_audio(f"data/{'ab'[index % 2]}/{index}.wav", seed=index)
+    result = run("extract", "--from-folders", tmp_path / "data", "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert result.exit_code == 0, result.output
+    assert len(TokenCache.open(tmp_path / "c.zarr")) == 4
+
+
+def test_damaged_clips_end_in_2_with_everything_else_stored(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(6)
+    (tmp_path / "audio/5.wav").write_bytes(b"")
+    result = run("extract", manifest, "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert result.exit_code == 2
+    assert "5 encoded, 1 failed" in result.stdout
+    assert "failed: audio/5.wav" in result.stderr
+    assert "failed.jsonl" in result.stderr
+    again = run("extract", manifest, "--out", tmp_path / "c.zarr", "--skip-failed", *LOGMEL)
+    assert again.exit_code == 0
+    assert len(TokenCache.open(tmp_path / "c.zarr")) == 5
+
+
+def test_bad_input_is_one_line_and_writes_nothing(make_manifest: Make, tmp_path: Path) -> None:
+    manifest, out = make_manifest(4), tmp_path / "c.zarr"
+    refused(run("extract", tmp_path / "none.csv", "--out", out), "no manifest at", "path,labels")
+    refused(run("extract", tmp_path / "audio", "--out", out), "--from-folders")
+    refused(
+        run("extract", manifest, "--out", out, "--encoder", "logmell"), "did you mean 'logmel'?", "known:"
+    )
+    refused(
+        run("extract", manifest, "--out", out, "--device", "cuda:99"), "device 'cuda:99' cannot be used here"
+    )
+    refused(run("extract", manifest, "--out", out, "--layers", "3", *LOGMEL), "layers '3'")
+    refused(run("extract", manifest, "--out", out, "--codec", "gzip", *LOGMEL), "gzip", "zstd")
+    refused(
+        run("extract", manifest, "--out", out, "--encoder", "audiomae", "--weights", tmp_path / "no.pth"),
+        "no.pth",
+    )
+    assert not out.exists()
+
+
+def test_an_unknown_command_names_the_nearest(tmp_path: Path) -> None:
+    result = run("extrcat")
+    assert result.exit_code == 2
+    assert "did you mean 'extract'?" in result.stderr
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    from featcache.cli.main import COMMANDS
+
+    for name in COMMANDS:
+        result = run(name, "--help")
+        assert result.exit_code == 0, result.output
+        assert f"featcache {name}" in result.output.split("Options:")[0].split("\n", 2)[2], name
+
+
+def start(manifest: Path, out: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "featcache.cli", "extract", str(manifest), "--out", str(out), *LOGMEL]
+    return subprocess.Popen(
+        [*command, "--batch-size", "2", "--workers", "1"],
+        cwd="/",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_path: Path, sign: int) -> None:
+    manifest, out = make_manifest(300), tmp_path / "c.zarr"
+    process = start(manifest, out)
+    while not (out / "ledger.jsonl").exists() or not (out / "ledger.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    stored = len(TokenCache.open(out))
+    assert 4 <= stored < 300
+    result = run("extract", manifest, "--out", out, *LOGMEL, "--batch-size", "2")
+    assert result.exit_code == 0, result.output
+    assert f"{300 - stored} encoded, {stored} already there" in result.stdout

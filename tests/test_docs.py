@@ -1,0 +1,78 @@
+"""The documentation is run: every bash and python block of a page, in order, in one scratch folder.
+
+Blocks that cannot run here (they need weights, a GPU or a fresh machine) are tagged ``console`` or ``sh``.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CLASSES = ("dog", "rain", "siren")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder as the pages assume it: clips.csv with 24 five-second clips of three classes."""
+    (tmp_path / "audio").mkdir()
+    random, lines = np.random.default_rng(0), ["path,labels,split"]
+    time = np.arange(5 * 16_000) / 16_000
+    for index in range(24):
+        kind = index % 3
+        sound = np.sin(2 * np.pi * (400, 1500, 4000)[kind] * time) * 0.2 + 0.02 * random.standard_normal(
+            len(time)
+        )
+        soundfile.write(tmp_path / f"audio/{index}.wav", sound.astype(np.float32), 16_000)
+        split = ("train", "train", "valid", "test")[index // 3 % 4]
+        lines.append(f"audio/{index}.wav,{CLASSES[kind]},{split}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run(page: Path, scratch: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for language, text in blocks(page):
+        command = (
+            ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+        )
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, text=True, capture_output=True, timeout=300
+        )
+        assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_command_line_page_is_what_the_commands_say() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import make_cli_docs; print(make_cli_docs.render(), end='')"],
+        cwd=ROOT / "tests",
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), (
+        "run python tests/make_cli_docs.py"
+    )
+
+
+@pytest.mark.parametrize("table", ["ENCODERS", "HEADS"])
+def test_every_entry_of_a_table_is_in_its_page(table: str) -> None:
+    import featcache.encoders
+    import featcache.heads
+
+    homes = {"ENCODERS": featcache.encoders, "HEADS": featcache.heads}
+    page = (ROOT / "docs" / f"{table.lower()}.md").read_text(encoding="utf-8")
+    missing = [name for name in getattr(homes[table], table) if f"`{name}`" not in page]
+    assert missing == []
