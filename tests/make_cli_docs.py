@@ -18,7 +18,9 @@ do), 130 stopped by Ctrl-C or SIGTERM with everything finished kept.
 
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> list[str]:
     """The help of a command and of all its subcommands, as Markdown."""
-    context = click.Context(command, info_name=name.split()[-1], parent=parent, max_content_width=100, terminal_width=100)
+    context = click.Context(
+        command, info_name=name.split()[-1], parent=parent, max_content_width=100, terminal_width=100
+    )
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     found = [f"## {name}\n\n```text\n{text}\n```\n"]
     if isinstance(command, click.Group):

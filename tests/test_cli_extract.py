@@ -132,3 +132,76 @@ def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_p
     result = run("extract", manifest, "--out", out, *LOGMEL, "--batch-size", "2")
     assert result.exit_code == 0, result.output
     assert f"{300 - stored} encoded, {stored} already there" in result.stdout
+
+
+def array_bytes(cache: Path) -> dict[str, bytes]:
+    """Every file of the cache but the records of its runs."""
+    return {
+        str(file.relative_to(cache)): file.read_bytes()
+        for file in sorted(cache.rglob("*"))
+        if file.is_file() and file.name not in ("runs.jsonl", "lock")
+    }
+
+
+def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(
+    make_manifest: Make, tmp_path: Path
+) -> None:
+    manifest, out = make_manifest(120), tmp_path / "c.zarr"
+    settings = [*LOGMEL, "--batch-size", "2", "--workers", "1"]
+    assert run("extract", manifest, "--out", tmp_path / "whole.zarr", *settings).exit_code == 0
+    for delay in (0.0, 0.05, 0.15):
+        process = start(manifest, out)
+        while not (out / "lock").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    result = run("extract", manifest, "--out", out, *settings)
+    assert result.exit_code == 0, result.output
+    assert array_bytes(out) == array_bytes(tmp_path / "whole.zarr")
+
+
+def test_a_second_process_is_told_who_writes(make_manifest: Make, tmp_path: Path) -> None:
+    manifest, out = make_manifest(300), tmp_path / "c.zarr"
+    process = start(manifest, out)
+    while not (out / "ledger.jsonl").exists() or not (out / "ledger.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    second = run("extract", manifest, "--out", out, *LOGMEL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert second.exit_code == 1
+    assert f"{process.pid}" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert len(TokenCache.open(out)) == 300
+
+
+def test_a_full_disk_is_one_line_and_can_be_resumed(make_manifest: Make, tmp_path: Path) -> None:
+    manifest, out = make_manifest(12), tmp_path / "c.zarr"
+    script = (
+        "import resource, sys; from featcache.cli.main import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "extract",
+        str(manifest),
+        "--out",
+        str(out),
+        "--encoder",
+        "logmel",
+    ]
+    # One shard of 8 clips of 48 x 256 float16 tokens is 197 kB: more than the disk has left.
+    done = subprocess.run(
+        [*command, "--clip-seconds", "1", "--shard-clips", "8"], text=True, capture_output=True, cwd="/"
+    )
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    result = run("extract", manifest, "--out", out, "--encoder", "logmel", "--clip-seconds", "1")
+    assert result.exit_code == 0, result.output
+    assert len(TokenCache.open(out)) == 12
