@@ -1,0 +1,109 @@
+"""Encoders that timm's VisionTransformer expresses exactly: AudioMAE, Bird-MAE, ASiT."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from featcache.encoders.base import Encoded
+from featcache.encoders.patches import PatchEncoder, Patches, require_layers
+from featcache.weights import Checkpoint, load_into
+
+Positions = Callable[[Tensor, int], Tensor]  # (stored table, columns) -> table
+
+
+class ViTEncoder(PatchEncoder):
+    """A timm ViT over the (time, mel) image, whose patches are time-major."""
+
+    def __init__(
+        self, vit: nn.Module, patches: Patches, *, clip_seconds: float, about: dict[str, Any]
+    ) -> None:
+        has_cls = vit.cls_token is not None
+        super().__init__(
+            patches,
+            clip_seconds=clip_seconds,
+            dim=vit.embed_dim,
+            depth=len(vit.blocks),
+            has_cls=has_cls,
+            about=about,
+        )
+        self.vit: Any = vit  # timm says no more than nn.Module of its parts
+
+    def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
+        """Features (B, frames, mels) to the outputs of ``layers``; the last one is normed."""
+        wanted = require_layers(layers, 1, self.depth)
+        outputs = self.vit.forward_intermediates(
+            features[:, None],
+            indices=[layer - 1 for layer in wanted],
+            return_prefix_tokens=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        tokens, cls = {}, {}
+        for layer, output in zip(wanted, outputs, strict=True):
+            norm = self.vit.norm if layer == self.depth else nn.Identity()
+            patches, prefix = output if isinstance(output, tuple) else (output, None)
+            tokens[layer] = norm(patches)
+            if self.has_cls:
+                cls[layer] = norm(prefix[:, 0])
+        return Encoded(tokens, cls or None)
+
+
+def mae_vit(
+    checkpoint: Checkpoint,
+    patches: Patches,
+    positions: Positions,
+    *,
+    architecture: str,
+    num_heads: int | None,
+    ignored: Sequence[str],
+) -> VisionTransformer:
+    """The ViT of an MAE-style checkpoint: sizes are read off its tensors.
+
+    A fine-tuned checkpoint has no ``norm``; then the tokens of the last block stay as they are.
+
+    Args:
+        num_heads: shapes do not tell it; by default what every published size has (`heads_of`).
+    """
+    dim = checkpoint.shape("pos_embed", architecture)[-1]
+    hidden = checkpoint.shape("blocks.0.mlp.fc1.weight", architecture)[0]
+    with torch.device("meta"):
+        vit = VisionTransformer(
+            img_size=(patches.frames, patches.fbank.num_mels),
+            patch_size=patches.patch,
+            in_chans=1,
+            num_classes=0,
+            embed_dim=dim,
+            depth=checkpoint.count("blocks"),
+            num_heads=num_heads or heads_of(dim),
+            mlp_ratio=hidden / dim,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            final_norm="norm.weight" in checkpoint.state,
+            weight_init="skip",
+        )
+    table = checkpoint.state["pos_embed"]
+    fitted = torch.cat([table[:, :1], positions(table[:, 1:], patches.grid[1])], dim=1)
+    state = {**checkpoint.state, "pos_embed": fitted}
+    load_into(vit, Checkpoint(state=state, source=checkpoint.source), ignored=ignored)
+    return vit
+
+
+def heads_of(dim: int) -> int:
+    """Attention heads of the published ViT of a width: 64 wide each, 80 in the huge one.
+
+    >>> [heads_of(dim) for dim in (192, 768, 1024, 1280, 1536)]
+    [3, 12, 16, 16, 24]
+    """
+    return 16 if dim == 1280 else max(1, dim // 64)
+
+
+E = TypeVar("E", bound=nn.Module)
+
+
+def freeze(encoder: E) -> E:
+    """In evaluation mode and without gradients."""
+    return encoder.eval().requires_grad_(False)
