@@ -1,0 +1,110 @@
+"""The number formats that tokens are stored in, and the way back to floats."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from featcache.errors import InputError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreDtype:
+    """One storage format of tokens."""
+
+    name: str
+    zarr: str  # data type in the array's zarr.json
+    torch: torch.dtype  # of gathered tokens
+    bits: int  # per value
+    largest: float  # a larger magnitude would round to infinity; quantised formats scale to any
+    steps: int = 0  # quantised formats: the largest integer, reached by a token's largest magnitude
+
+    @property
+    def scaled(self) -> bool:
+        """Whether each token has a float32 scale beside it."""
+        return self.steps > 0
+
+    def packed(self, dim: int) -> int:
+        """Elements of the Zarr array that hold one token of ``dim`` values."""
+        item_bits = 8 * self.torch.itemsize
+        if dim * self.bits % item_bits:
+            raise InputError(f"{self.name} packs two values a byte and needs an even width, not {dim}")
+        return dim * self.bits // item_bits
+
+
+# float32 values from 65520 on round to infinity in float16 (largest finite: 65504).
+_FLOAT16_LIMIT = 65520.0
+_BFLOAT16_LIMIT = 3.3961775292304957e38
+
+STORE_DTYPES: dict[str, StoreDtype] = {
+    dtype.name: dtype
+    for dtype in (
+        StoreDtype(name="float16", zarr="float16", torch=torch.float16, bits=16, largest=_FLOAT16_LIMIT),
+        StoreDtype(name="float32", zarr="float32", torch=torch.float32, bits=32, largest=float("inf")),
+        # Zarr has no bfloat16: its bits are kept in a uint16 array whose attributes say so.
+        StoreDtype(name="bfloat16", zarr="uint16", torch=torch.bfloat16, bits=16, largest=_BFLOAT16_LIMIT),
+        StoreDtype(name="int8", zarr="int8", torch=torch.int8, bits=8, largest=float("inf"), steps=127),
+        StoreDtype(name="int4", zarr="uint8", torch=torch.uint8, bits=4, largest=float("inf"), steps=7),
+    )
+}
+
+
+def store_dtype(name: str) -> StoreDtype:
+    """The storage format of this name.
+
+    Raises:
+        InputError: no such format.
+    """
+    if name not in STORE_DTYPES:
+        raise unknown("storage dtype", name, list(STORE_DTYPES))
+    return STORE_DTYPES[name]
+
+
+def quantise(tokens: Tensor, dtype: StoreDtype) -> tuple[Tensor, Tensor]:
+    """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
+
+    Shape:
+        - tokens: (n, D) float32
+        - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
+
+    >>> integers, scale = quantise(torch.tensor([[1.27, -0.5]]), STORE_DTYPES["int8"])
+    >>> integers.tolist(), round(scale.item(), 4)
+    ([[127, -50]], 0.01)
+    """
+    scale = tokens.abs().amax(dim=1) / dtype.steps  # (n,)
+    # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
+    integers = (tokens / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round_()
+    integers = integers.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
+    return (_pack_int4(integers) if dtype.bits == 4 else integers), scale
+
+
+def dequantise(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
+    """Stored tokens as floats, on whatever device they are.
+
+    float16, bfloat16 and float32 tokens come back as they are; int8 and int4 as float32.
+
+    Shape:
+        - tokens: (..., N, D) as gathered; (..., N, D / 2) for int4
+        - scale: (..., N) or None
+        - output: (..., N, D)
+    """
+    dtype = store_dtype(dtype_name)
+    if not dtype.scaled:
+        return tokens
+    if scale is None:
+        raise InputError(f"{dtype_name} tokens need their scales; take them from TokenCache.scales(rows)")
+    integers = _unpack_int4(tokens) if dtype.bits == 4 else tokens
+    return integers.float() * scale[..., None]
+
+
+def _pack_int4(integers: Tensor) -> Tensor:
+    """(n, D) int8 in -7..7 to (n, D / 2) uint8: two's complement nibbles, the even value low."""
+    nibbles = (integers & 0x0F).view(torch.uint8)
+    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+
+
+def _unpack_int4(packed: Tensor) -> Tensor:
+    """(..., D / 2) uint8 to (..., D) int8 in -7..7."""
+    high = packed.view(torch.int8) >> 4  # arithmetic: keeps the sign
+    low = (packed << 4).view(torch.int8) >> 4
+    return torch.stack((low, high), dim=-1).flatten(-2)

@@ -1,0 +1,77 @@
+"""Opening a cache for writing: what is there, is it the same kind, and what did a crash leave."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.cache.files import remove_partials
+from featcache.cache.fingerprint import as_json, check_same_tokens
+from featcache.cache.layout import CLIP_KEY, KEY_BYTES, CacheLayout
+from featcache.cache.ledger import LEDGER, Entry, drop_torn_line, read_ledger
+from featcache.cache.lock import LOCK
+from featcache.cache.metadata import read_attributes
+from featcache.errors import CacheError
+
+
+def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str, Any]]:
+    """The layout and attributes of the cache at ``path``, which may be about to be created.
+
+    Raises:
+        MismatchError: the cache there differs from ``wanted`` in a field that matters.
+        CacheError: the directory holds something else, or shards without their ledger.
+    """
+    if not (path / "zarr.json").exists():
+        _check_fresh(path)
+        wanted = replace(wanted, fingerprint=as_json(wanted.fingerprint), shard_clips=wanted.shard_rows)
+        return wanted, wanted.attributes()
+    attributes = read_attributes(path)
+    stored = CacheLayout.from_attributes(attributes)
+    # An unspecified shard size is whatever the cache was created with.
+    wanted = replace(wanted, shard_clips=wanted.shard_clips or stored.shard_clips)
+    check_same_tokens(path, stored, wanted, also=("codec", "shard_clips"))
+    return stored, attributes
+
+
+def recover(path: Path, layout: CacheLayout) -> dict[int, Entry]:
+    """Clear away what a killed writer left and return the finished shards."""
+    (path / "ids").mkdir(exist_ok=True)
+    for directory in (".", "ids", *(spec.name for spec in layout.arrays())):
+        remove_partials(path / directory)
+
+    if not (path / LEDGER).exists() and any((path / CLIP_KEY.name).glob("c.*")):
+        raise CacheError(f"{path} has shards but no {LEDGER}; copy the cache again, or remove the directory")
+    drop_torn_line(path)
+    return {entry.shard: entry for entry in read_ledger(path)}
+
+
+def finished_keys(path: Path, layout: CacheLayout, entries: Mapping[int, Entry]) -> set[bytes]:
+    """The clip keys of the finished shards."""
+    keys: set[bytes] = set()
+    for entry in entries.values():
+        raw = np.fromfile(path / CLIP_KEY.chunk_file(entry.shard), dtype=np.uint8)
+        keys.update(row.tobytes() for row in raw.reshape(-1, KEY_BYTES)[: entry.clips])
+    return keys
+
+
+def shard_row_count(counts: Mapping[int, int], shard_rows: int) -> int:
+    """Rows of every array: up to the last clip of the highest shard."""
+    return max(counts) * shard_rows + counts[max(counts)] if counts else 0
+
+
+def _check_fresh(path: Path) -> None:
+    """A killed first run may leave a lock, a ledger and empty arrays, but nothing of another kind."""
+    if (path / LEDGER).exists() and (path / LEDGER).stat().st_size:
+        raise CacheError(
+            f"{path} has a ledger but no zarr.json; copy the cache again, or remove the directory"
+        )
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
+    if foreign:
+        raise CacheError(
+            f"{path} is not empty and not a token cache (it holds {foreign[0]!r}); choose another path"
+        )
+
+
+_OURS = {LOCK, LEDGER, "zarr.json.partial", "ids", "tokens", "scale", "cls", "mean", "valid", "clip_key"}
