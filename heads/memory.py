@@ -1,0 +1,67 @@
+"""How many heads fit side by side: an estimate, so that running out of memory is the exception."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from featcache.heads.attentive import Attentive
+from featcache.heads.base import Head
+from featcache.heads.forms import FORMS
+from featcache.heads.prototypical import ProtoFloat
+from featcache.heads.trial import Trial
+
+FALLBACK = 4 << 30  # [bytes] where the system does not say
+
+
+def free_memory(device: torch.device) -> int:
+    """[bytes] that could be used on this device now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return FALLBACK
+
+
+def head_bytes(head: Head, batch_size: int, num_tokens: int) -> int:
+    """[bytes] that one more head of this kind adds to a stack in training.
+
+    Weights, gradient, two moments, the best weights and one temporary are six copies; the
+    activations are what the stacked form keeps for its backward.
+    """
+    weights = sum(value.numel() for value in head.parameters())
+    kept = head.config["num_classes"] * 8
+    if isinstance(head, Attentive):
+        kept += head.num_heads * (3 * num_tokens + 3 * head.config["dim"])
+    elif isinstance(head, ProtoFloat):
+        kept += 4 * head.prototypes.shape[0]
+    else:
+        kept += 4 * head.config["dim"]
+    return int(4 * (6 * weights + batch_size * kept))
+
+
+def chunks(
+    trials: Mapping[int, Trial],
+    build: Callable[[Trial], Head],
+    batch_size: int,
+    num_tokens: int,
+    device: torch.device,
+) -> list[list[int]]:
+    """Numbers of trials of one shape each, as many together as a quarter of the free memory allows.
+
+    Heads without a stacked form gain nothing from company and stay alone.
+    """
+    shapes: dict[object, list[int]] = {}
+    for number, trial in trials.items():
+        shapes.setdefault(trial.shape, []).append(number)
+    budget = free_memory(device) // 4
+    found = []
+    for numbers in shapes.values():
+        sample = build(trials[numbers[0]])
+        fitting = max(1, budget // head_bytes(sample, batch_size, num_tokens))
+        size = fitting if type(sample) in FORMS else 1
+        found += [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    return found
