@@ -70,6 +70,9 @@ class Filler:
         pending: dict[bytes | str, Clip] = {}  # unreadable files under their id: decoding says why
         for clip, key in zip(clips, keys, strict=True):
             pending.setdefault(clip.id if key is None else key, clip)
+        unread = sum(isinstance(key, str) for key in pending)
+        known = self._writer.done_keys.union(key for key in pending if isinstance(key, bytes))
+        self._writer.annotate(clips_expected=len(known) + unread)
         try:
             self._skip_present(pending, len(clips))
             for other in reuse:

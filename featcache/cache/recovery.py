@@ -13,7 +13,7 @@ from featcache.cache.layout import CLIP_KEY, KEY_BYTES, CacheLayout
 from featcache.cache.ledger import LEDGER, Entry, drop_torn_line, read_ledger
 from featcache.cache.lock import LOCK
 from featcache.cache.metadata import read_attributes
-from featcache.errors import CacheError
+from featcache.errors import CacheError, InputError
 
 
 def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str, Any]]:
@@ -24,7 +24,6 @@ def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str,
         CacheError: the directory holds something else, or shards without their ledger.
     """
     if not (path / "zarr.json").exists():
-        _check_fresh(path)
         wanted = replace(wanted, fingerprint=as_json(wanted.fingerprint), shard_clips=wanted.shard_rows)
         return wanted, wanted.attributes()
     attributes = read_attributes(path)
@@ -61,16 +60,27 @@ def shard_row_count(counts: Mapping[int, int], shard_rows: int) -> int:
     return max(counts) * shard_rows + counts[max(counts)] if counts else 0
 
 
-def _check_fresh(path: Path) -> None:
-    """A killed first run may leave a lock, a ledger and empty arrays, but nothing of another kind."""
+def check_target(path: Path) -> None:
+    """Refuse a path that holds something else, before anything is written there.
+
+    A killed first run may leave a lock, a ledger and empty arrays, but nothing of another kind.
+
+    Raises:
+        InputError: a file, or a folder that is not empty and not a token cache.
+        CacheError: a ledger without its cache.
+    """
+    if (path / "zarr.json").exists() or not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file, not a token cache; choose another path")
     if (path / LEDGER).exists() and (path / LEDGER).stat().st_size:
         raise CacheError(
             f"{path} has a ledger but no zarr.json; copy the cache again, or remove the directory"
         )
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
     if foreign:
-        raise CacheError(
-            f"{path} is not empty and not a token cache (it holds {foreign[0]!r}); choose another path"
+        raise InputError(
+            f"{path} is not a token cache and not empty (it holds {foreign[0]!r}); choose another path"
         )
 
 

@@ -17,7 +17,7 @@ from featcache.cache.ledger import Entry
 from featcache.cache.lock import WriterLock
 from featcache.cache.metadata import write_metadata
 from featcache.cache.reader import TokenCache
-from featcache.cache.recovery import finished_keys, open_layout, recover, shard_row_count
+from featcache.cache.recovery import check_target, finished_keys, open_layout, recover, shard_row_count
 from featcache.cache.shard import ShardBuffer
 from featcache.errors import InputError
 
@@ -51,10 +51,12 @@ class CacheWriter:
         """Open the cache at ``path`` for writing, or create it.
 
         Raises:
+            InputError: something else is there.
             MismatchError: the cache there holds other tokens; the message names the fields.
             CacheError: another process writes to it, or the disk is full.
         """
         path = Path(path)
+        check_target(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path)

@@ -57,9 +57,7 @@ def main() -> None:
         again = extract(manifest, **settings)
         assert (first.encoded, again.encoded, again.present) == (count, 0, count)
     per = again.seconds * 100_000 / count
-    print(
-        "| clips | first run [s] | repeat [s] | stat of every file [s] | repeat / stat | per 100,000 clips [s] |"
-    )
+    print("| clips | first run [s] | repeat [s] | stat of all files [s] | repeat / stat | per 100,000 [s] |")
     print("|---|---|---|---|---|---|")
     seconds = f"{first.seconds:.1f} | {again.seconds:.2f} | {stat:.2f}"
     print(f"| {count:,} | {seconds} | {again.seconds / stat:.1f} | {per:.1f} |")
