@@ -4,7 +4,7 @@ Each spectrogram depends on its own waveform alone; a batch only saves overhead.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -77,25 +77,13 @@ class KaldiFbank:
             )
         with torch.autocast(device_type(waveforms), enabled=False):
             prepared = [self._prepare(waveform) for waveform in waveforms]
-            return [log_mel for block in self._blocks(prepared) for log_mel in self._log_mel(block)]
+            blocks = in_blocks(prepared, self.num_frames)
+            return [log_mel for block in blocks for log_mel in self._log_mel(block)]
 
     def _prepare(self, waveform: Tensor) -> Tensor:
         waveform = waveform.float()
         centred = waveform - waveform.mean() if self.remove_mean else waveform
         return centred * self.gain if self.gain != 1.0 else centred
-
-    def _blocks(self, waveforms: list[Tensor]) -> Iterator[list[Tensor]]:
-        """Neighbours together as long as the frames of a block, padding included, stay few."""
-        block: list[Tensor] = []
-        longest = 0
-        for waveform in waveforms:
-            longest = max(longest, self.num_frames(len(waveform)))
-            if block and longest * (len(block) + 1) > FRAMES_PER_BLOCK.get(waveform.device.type, 65_536):
-                yield block
-                block, longest = [], self.num_frames(len(waveform))
-            block.append(waveform)
-        if block:
-            yield block
 
     def _log_mel(self, waveforms: list[Tensor]) -> list[Tensor]:
         window, bank = _kaldi_tables(self.sample_rate, self.window, self.num_mels, waveforms[0].device)
@@ -120,6 +108,21 @@ def require_samples(found: int, wanted: int, sample_rate: int, what: str) -> Non
             f"the clip has {found} samples ({found / sample_rate:.3f} s), fewer than {what} "
             f"({wanted} samples, {wanted / sample_rate:.3f} s at {sample_rate} Hz); leave it out or pad it"
         )
+
+
+def in_blocks(waveforms: list[Tensor], num_frames: Callable[[int], int]) -> Iterator[list[Tensor]]:
+    """Neighbours together as long as the frames of a block, padding included, stay few."""
+    block: list[Tensor] = []
+    longest = 0
+    for waveform in waveforms:
+        own = num_frames(len(waveform))
+        longest = max(longest, own)
+        if block and longest * (len(block) + 1) > FRAMES_PER_BLOCK.get(waveform.device.type, 65_536):
+            yield block
+            block, longest = [], own
+        block.append(waveform)
+    if block:
+        yield block
 
 
 def device_type(waveforms: Sequence[Tensor]) -> str:

@@ -1,11 +1,30 @@
 """The table of encoders: one line each."""
 
+from featcache.encoders.asit import ASIT
+from featcache.encoders.ast import AST
 from featcache.encoders.audiomae import AUDIOMAE
 from featcache.encoders.base import EncoderSpec
+from featcache.encoders.beats_encoder import BEATS, OPENBEATS
+from featcache.encoders.birdmae import BIRDMAE_BASE, BIRDMAE_HUGE, BIRDMAE_LARGE
+from featcache.encoders.dasheng import DASHENG_06B, DASHENG_12B, DASHENG_BASE
+from featcache.encoders.eat import EAT_BASE, EAT_LARGE, SSLAM
 from featcache.encoders.logmel import LOGMEL
 
 _SPECS = (
     AUDIOMAE,
+    BEATS,
+    OPENBEATS,
+    ASIT,
+    EAT_BASE,
+    EAT_LARGE,
+    SSLAM,
+    DASHENG_BASE,
+    DASHENG_06B,
+    DASHENG_12B,
+    BIRDMAE_BASE,
+    BIRDMAE_LARGE,
+    BIRDMAE_HUGE,
+    AST,
     LOGMEL,
 )
 

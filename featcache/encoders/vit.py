@@ -25,8 +25,8 @@ class ViTEncoder(PatchEncoder):
         super().__init__(
             patches,
             clip_seconds=clip_seconds,
-            dim=vit.embed_dim,
-            depth=len(vit.blocks),
+            dim=int(vit.embed_dim),
+            depth=len(list(vit.blocks)),
             has_cls=has_cls,
             about=about,
         )

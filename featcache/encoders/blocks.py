@@ -1,0 +1,20 @@
+"""Running a stack of transformer blocks and keeping the outputs of some."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor
+
+
+def run_blocks(
+    blocks: Iterable[Callable[[Tensor], Tensor]], hidden: Tensor, layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """Outputs of the blocks ``layers`` (1-based); none runs past the last of them."""
+    wanted = set(layers)
+    kept: dict[int, Tensor] = {}
+    for layer, block in enumerate(blocks, start=1):
+        hidden = block(hidden)
+        if layer in wanted:
+            kept[layer] = hidden
+        if len(kept) == len(wanted):
+            break
+    return kept

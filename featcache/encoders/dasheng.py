@@ -1,0 +1,161 @@
+"""Dasheng: one token per 40 ms of a 64-band mel spectrogram, no cls, any length in chunks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from featcache.decibels import MelDecibels
+from featcache.encoders.base import Encoded, Encoder, EncoderSpec
+from featcache.encoders.blocks import run_blocks
+from featcache.encoders.patches import require_layers
+from featcache.encoders.vit import freeze, heads_of
+from featcache.errors import InputError
+from featcache.frontend import require_samples
+from featcache.weights import Checkpoint, load_checkpoint, load_into
+
+# Classifier of the AudioSet fine-tuning.
+IGNORED = ("outputlayer.",)
+
+_RENAMED = {
+    "front_end.0.spectrogram.window": "front_end.window",
+    "front_end.0.mel_scale.fb": "front_end.bank",
+}
+
+
+class Dasheng(nn.Module):
+    """Tokens of whole spectrograms, attending within chunks of as many as there are positions.
+
+    Source:
+        RicherMans/Dasheng @db73093, PyPI dasheng 0.0.9 (0.0.4 and the Hugging Face port cut the
+        frames instead and pad the last chunk; they give other tokens beyond 10.08 s)
+    """
+
+    def __init__(self, dim: int, depth: int, num_heads: int, chunk: int) -> None:
+        super().__init__()
+        self.front_end = MelDecibels()
+        self.init_bn = nn.BatchNorm1d(64)
+        self.patch_embed = nn.Conv2d(1, dim, (64, 4), (64, 4))
+        self.time_pos_embed = nn.Parameter(torch.zeros(1, dim, 1, chunk))
+        self.freq_pos_embed = nn.Parameter(torch.zeros(1, dim, 1, 1))
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)
+        )
+        self.norm = norm(dim)
+
+    def forward(self, features: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Decibels (B, frames, 64) to tokens (B, frames // 4, D); the last layer is normed."""
+        bands = self.init_bn(features.transpose(1, 2))  # float32 also under autocast
+        tokens = self.patch_embed(bands[:, None]).flatten(2).transpose(1, 2)  # (B, n, D)
+        chunks = [self._chunk(part, layers) for part in tokens.split(self.time_pos_embed.shape[-1], dim=1)]
+        return {layer: torch.cat([chunk[layer] for chunk in chunks], dim=1) for layer in layers}
+
+    def _chunk(self, tokens: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        positions = self.time_pos_embed[..., : tokens.shape[1]] + self.freq_pos_embed
+        hidden = run_blocks(self.blocks, tokens + positions[:, :, 0].transpose(1, 2), layers)
+        depth = len(self.blocks)
+        return {layer: self.norm(state) if layer == depth else state for layer, state in hidden.items()}
+
+
+class DashengEncoder(nn.Module):
+    """Dasheng over the clip's own length: nothing is padded."""
+
+    has_cls = False
+
+    def __init__(self, dasheng: Dasheng, *, clip_seconds: float, num_heads: int) -> None:
+        super().__init__()
+        self.dasheng = dasheng
+        self.sample_rate = MelDecibels.sample_rate
+        self.clip_seconds = clip_seconds
+        self.dim, self.depth = dasheng.time_pos_embed.shape[1], len(dasheng.blocks)
+        columns = dasheng.front_end.num_frames(round(clip_seconds * self.sample_rate)) // 4
+        if columns < 1:
+            raise InputError(
+                f"clips of {clip_seconds} s are shorter than one token of 40 ms; take 0.04 s or more"
+            )
+        self.grid = (1, columns)
+        self._num_heads = num_heads
+
+    def frontend(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Waveforms (L_i,) to decibels (frames_i, 64), always float32."""
+        for waveform in waveforms:
+            self.valid_tokens(len(waveform))
+        decibels: list[Tensor] = self.dasheng.front_end(waveforms)
+        return decibels
+
+    def valid_tokens(self, num_samples: int) -> int:
+        """All tokens of the clip's own length."""
+        front_end = self.dasheng.front_end
+        require_samples(num_samples, 3 * front_end.hop, self.sample_rate, "one patch")
+        return min(self.grid[1], front_end.num_frames(num_samples) // 4)
+
+    def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
+        """Decibels (B, frames, 64) to the outputs of ``layers``."""
+        return Encoded(self.dasheng(features, require_layers(layers, 1, self.depth)), None)
+
+    def settings(self) -> dict[str, Any]:
+        """Preprocessing and architecture as JSON values."""
+        front_end = {name: getattr(MelDecibels, name) for name in ("sample_rate", "n_fft", "hop", "top_db")}
+        chunk = self.dasheng.time_pos_embed.shape[-1]
+        size = {"dim": self.dim, "depth": self.depth, "num_heads": self._num_heads, "chunk_tokens": chunk}
+        return {"architecture": "Dasheng", "tokens": "norm of the last block", **size, "mel": front_end}
+
+
+def build_dasheng(
+    weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None
+) -> Encoder:
+    """Dasheng for clips of up to ``clip_seconds`` (10 unless given), Zenodo or Hugging Face files."""
+    checkpoint = load_checkpoint(weights).strip("encoder.")
+    heads = num_heads or heads_of(checkpoint.shape("time_pos_embed", "Dasheng")[1])
+    seconds = 10.0 if clip_seconds is None else clip_seconds
+    return freeze(DashengEncoder(load_dasheng(checkpoint, heads), clip_seconds=seconds, num_heads=heads))
+
+
+def load_dasheng(checkpoint: Checkpoint, num_heads: int) -> Dasheng:
+    """The model, sized by the checkpoint's tensors; its own window and mel bank where it has them."""
+    _, dim, _, chunk = checkpoint.shape("time_pos_embed", "Dasheng")
+    with torch.device("meta"):
+        dasheng = Dasheng(dim, checkpoint.count("blocks"), num_heads, chunk)
+    computed = {f"front_end.{key}": tensor for key, tensor in MelDecibels().state_dict().items()}
+    counter = {"init_bn.num_batches_tracked": torch.tensor(0)}
+    state = {**computed, **counter, **rename(checkpoint.state)}
+    load_into(dasheng, replace(checkpoint, state=state), ignored=IGNORED)
+    return dasheng
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under our names."""
+    named = {}
+    for key, tensor in state.items():
+        key = key.replace("init_bn.1.", "init_bn.").replace("patch_embed.proj.", "patch_embed.")
+        named[_RENAMED.get(key, key)] = tensor
+    return named
+
+
+_spec = partial(
+    EncoderSpec,
+    build=build_dasheng,
+    sample_rate=16_000,
+    clip_seconds=10.0,
+    has_cls=False,
+    grid=(1, 250),
+    frontend="mel spectrogram, 64 mel, n_fft 512, hop 160, in dB (at most 120 below the clip's peak); batch norm",
+    padding="none: the clip's own length; beyond 10.08 s tokens attend within chunks of 252",
+    tokens="norm of the last block",
+    clip_vector="mean",
+    needs_weights=True,
+    licence="Apache-2.0 (repository; no separate licence for the weights)",
+    source="Dinkel et al. 2024, Scaling up masked audio encoder learning for general audio classification, "
+    "arXiv:2406.06992; github.com/RicherMans/Dasheng @db73093",
+    checked="golden arrays of the authors' package on seeded weights; published weights not checked",
+)
+_ZENODO = "https://zenodo.org/records/11511780/files/dasheng_{}.pt?download=1"
+
+DASHENG_BASE = _spec(name="dasheng", dim=768, depth=12, weights=_ZENODO.format("base"))
+DASHENG_06B = _spec(name="dasheng-0.6b", dim=1280, depth=32, weights=_ZENODO.format("06b"))
+DASHENG_12B = _spec(name="dasheng-1.2b", dim=1536, depth=40, weights=_ZENODO.format("12b"))
