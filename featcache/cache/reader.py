@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from featcache.cache.ledger import read_ledger
 from featcache.cache.mapping import ShardFiles
 from featcache.cache.metadata import read_attributes
 from featcache.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from featcache.cache.dataset import TokenDataset
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -41,7 +44,7 @@ class TokenCache:
         self.layout = CacheLayout.from_attributes(self.attributes)
         self.clips = ClipIndex({entry.shard: entry.clips for entry in read_ledger(self.path)})
         self.files = ShardFiles(self.path, self.layout.shard_rows)
-        self.reader, self._access = access_for(reader, self.files, self.clips, self._tokens(None))
+        self.reader, self._access = access_for(reader, self.files, self.clips, self.tokens_spec(None))
 
     @classmethod
     def open(cls, path: str | Path, reader: str = "auto") -> Self:
@@ -70,7 +73,7 @@ class TokenCache:
 
         bfloat16 comes as its bits in uint16, int4 as (N, D / 2) uint8.
         """
-        spec = self._tokens(None)
+        spec = self.tokens_spec(None)
         row = row + len(self) if row < 0 else row
         return self._access.view(spec, row).view(spec.zarr).reshape(spec.row_shape)
 
@@ -82,7 +85,7 @@ class TokenCache:
         Shape:
             - output: (B, N, D) float16, bfloat16, float32 or int8; (B, N, D / 2) uint8 for int4
         """
-        spec, dtype = self._tokens(layer), self.layout.store.torch
+        spec, dtype = self.tokens_spec(layer), self.layout.store.torch
         return self._gather(spec, dtype, _as_list(rows), out)
 
     def scales(self, rows: Sequence[int] | Tensor, layer: int | None = None) -> Tensor | None:
@@ -93,7 +96,7 @@ class TokenCache:
 
     def prefetch(self, rows: Sequence[int] | Tensor, layer: int | None = None) -> None:
         """Have the tokens of these clips read ahead; returns at once."""
-        self._access.prefetch(self._tokens(layer), _as_list(rows))
+        self._access.prefetch(self.tokens_spec(layer), _as_list(rows))
         if self.layout.store.scaled:
             self._access.prefetch(self.layout.scale(self._layer(layer)), _as_list(rows))
 
@@ -125,6 +128,12 @@ class TokenCache:
     def rows_of(self, keys: Iterable[bytes]) -> list[int | None]:
         """The row of each key; None where the cache lacks it."""
         return [self._row_of_key.get(key) for key in keys]
+
+    def dataset(self, layer: int | None = None) -> "TokenDataset":
+        """The clips as a map-style torch dataset of (tokens, cls or mean, valid)."""
+        from featcache.cache.dataset import TokenDataset
+
+        return TokenDataset(self, layer)
 
     def stored(self, row: int) -> dict[str, Bytes]:
         """One clip's bytes in every array, by the array's name; uncompressed."""
@@ -188,7 +197,8 @@ class TokenCache:
             raise unknown("layer", str(layer), [str(known) for known in self.layers])
         return layer
 
-    def _tokens(self, layer: int | None) -> ArraySpec:
+    def tokens_spec(self, layer: int | None = None) -> ArraySpec:
+        """The array that holds a layer's tokens."""
         return self.layout.tokens(self._layer(layer))
 
     def _gather(self, spec: ArraySpec, dtype: torch.dtype, rows: list[int], out: Tensor | None) -> Tensor:

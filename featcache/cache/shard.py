@@ -83,7 +83,7 @@ class ShardBuffer:
 
     def _put_tokens(self, slot: int, clip_id: str, layer: int, tokens: Tensor) -> None:
         store, n = self._layout.store, len(tokens)
-        largest = torch.linalg.vector_norm(tokens, ord=torch.inf, dtype=torch.float32).item() if n else 0.0
+        largest = _largest(tokens)
         if not largest < store.largest:  # also where it is NaN
             raise _unstorable(clip_id, layer, largest, store.name)
         row = self._arrays[f"tokens/{layer}"][slot]
@@ -153,6 +153,13 @@ def parse_index(raw: bytes, file_bytes: int, name: str) -> "np.ndarray[Any, np.d
     if stored.size and (stored[:, 0] + stored[:, 1]).max() > file_bytes - len(raw):
         raise _damaged(name, "its index points beyond its end")
     return index
+
+
+def _largest(tokens: Tensor) -> float:
+    """The largest magnitude; NaN where there is one."""
+    # aminmax is an order of magnitude faster than a norm of order infinity (0.2 against 3 ms a clip).
+    lowest, highest = torch.aminmax(tokens) if len(tokens) else (torch.zeros(()), torch.zeros(()))
+    return max(-lowest.item(), highest.item())
 
 
 def _damaged(name: str, why: str) -> CacheError:
