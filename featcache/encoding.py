@@ -46,10 +46,12 @@ class Runner:
     @torch.inference_mode()
     def encode(self, features: Tensor) -> Encoded:
         """Features (B, frames, mels) to tokens on the device."""
-        amp: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if self.dtype != torch.float32:
-            amp = torch.autocast(self.device.type, dtype=self.dtype)
-        with amp:
+        with contextlib.ExitStack() as numerics:
+            if self.dtype != torch.float32:
+                numerics.enter_context(torch.autocast(self.device.type, dtype=self.dtype))
+            elif self.device.type == "cuda":
+                # By default cuDNN rounds the inputs of fp32 convolutions (patch embeddings) to TF32.
+                numerics.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             return self.encoder(features, self.layers)
 
     def tokens_of(self, waveforms: Sequence[Tensor]) -> list[ClipTokens]:
