@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featcache.heads.batch import Batch, Need
+from featcache.heads.memory import free_memory
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
 
 DeviceCache = Literal["auto", "on", "off"]
+SMALL = 256 << 20  # [bytes] below this, handing batches between threads costs more than it saves
 
 
 class Source:
@@ -21,7 +23,8 @@ class Source:
 
     Clip vectors (``cls``, ``mean``) are small and lie in memory at once. Token maps are gathered
     batch by batch, or, with ``device_cache``, loaded once: "auto" does so on an accelerator where
-    they fit into half of its free memory (on the CPU the page cache already holds what fits).
+    they fit into half of its free memory, and on the CPU where they are small (the page cache
+    already holds larger ones).
 
     Args:
         rows: the rows that will be read, of all splits
@@ -132,9 +135,8 @@ class Source:
         if device_cache != "auto":
             return device_cache == "on"
         if self.device.type != "cuda":
-            return False
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return count * self.bytes_per_clip < free // 2
+            return count * self.bytes_per_clip <= SMALL
+        return count * self.bytes_per_clip < free_memory(self.device) // 2
 
     def _load(self, rows: NDArray[np.int64], block: int = 1024) -> None:
         """Read the tokens of all rows to the device, in blocks so that the host never holds all."""

@@ -1,0 +1,226 @@
+"""Heads in a bank are exactly the heads they would be alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from featcache.cache import TokenCache
+from featcache.heads import HEADS
+from featcache.heads.bank import Bank
+from featcache.heads.building import fresh_head
+from featcache.heads.experiment import Experiment, open_experiment
+from featcache.heads.feed import train_steps
+from featcache.heads.forms import FORMS
+from featcache.heads.losses import build_loss
+from featcache.heads.optim import cosine
+from featcache.heads.stack import Stack
+from featcache.heads.streams import Streams, mixed_seed, seeded
+from featcache.heads.trial import Outcome, Training, Trial
+
+Make = Callable[..., tuple[Path, Path]]
+CPU = torch.device("cpu")
+# float32 rounding: a product over stacked heads may add in another order than one over a single head.
+# Seen after 50 steps: below 1e-6 for weights of size 0.02 to 1.
+ROUNDING = {"rtol": 1e-5, "atol": 2e-6}
+
+
+def open_at(made: tuple[Path, Path], **options: object) -> Experiment:
+    return open_experiment(made[0], [made[1]], device=CPU, say=lambda line: None, **options)  # type: ignore[arg-type]
+
+
+def train(experiment: Experiment, trials: Sequence[Trial], training: Training) -> list[Outcome]:
+    return Bank(trials, experiment.tasks, experiment.source(trials), training).train()
+
+
+def trial(head: str, **settings: object) -> Trial:
+    known = {"task": 0, "layer": 2, "lr": 0.01, "weight_decay": 0.1, "loss": "asymmetric", "seed": 0}
+    return Trial(head=head, **{**known, **settings})  # type: ignore[arg-type]
+
+
+MIXED = [
+    trial("linear", lr=0.003),
+    trial("linear", lr=0.03, weight_decay=0.0, seed=1),
+    trial("linear", loss="bce"),
+    trial("linear", options={"dropout": 0.3}, seed=4),
+    trial("linear", options={"dropout": 0.3}, seed=5),
+    trial("mhca", options={"num_heads": 4}),
+    trial("mhca", options={"num_heads": 4, "dropout": 0.2}, seed=7),
+    trial("mhca", options={"num_heads": 4, "dropout": 0.2}, seed=8, lr=0.001),
+    trial("protobin", options={"per_class": 3}, lr=0.04),
+    trial("protobin", options={"per_class": 3}, seed=1),
+    trial("protobin", options={"per_class": 3, "dropout": 0.2}, seed=2),
+]  # fmt: skip
+
+
+def test_every_parameter_after_50_steps_is_that_of_the_trial_alone(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens(), device_cache="off")
+    training = Training(epochs=9, batch_size=8, select="last", clip_norm=0.5)
+    together = train(experiment, MIXED, training)
+    steps = training.epochs * len(experiment.tasks[0].train) // 8
+    assert steps >= 50
+    for number, own in enumerate(MIXED):
+        (alone,) = train(experiment, [own], training)
+        assert alone.state is not None
+        assert together[number].state is not None
+        for name, value in alone.state.items():
+            torch.testing.assert_close(together[number].state[name], value, **ROUNDING)
+        np.testing.assert_allclose(together[number].losses, alone.losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "mhca", "protobin"])
+def test_a_trial_is_what_a_plain_loop_of_torch_trains(name: str, make_tokens: Make) -> None:
+    experiment = open_at(make_tokens())
+    options = {"mhca": {"num_heads": 4}, "protobin": {"per_class": 3}}.get(name, {})
+    own = trial(name, options={**options, "dropout": 0.2}, seed=3)
+    training = Training(epochs=9, batch_size=8, select="last", clip_norm=0.5, warmup_epochs=1)
+    (banked,) = train(experiment, [replace(own, seed=9), own], training)[1:]
+    plain = plain_loop(experiment, own, training)
+    assert banked.state is not None
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(banked.state[name], value, **ROUNDING)
+
+
+def plain_loop(experiment: Experiment, own: Trial, training: Training) -> nn.Module:
+    """The training of one head as anyone would write it."""
+    task, source = experiment.tasks[own.task], experiment.source([own])
+    head, loss = fresh_head(own, task, experiment.cache), build_loss(own.loss)
+    head.train()
+    optimiser = torch.optim.AdamW(head.param_groups(own.lr, own.weight_decay))
+    base = [group["lr"] for group in optimiser.param_groups]
+    batches = [
+        list(train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch))
+        for epoch in range(training.epochs)
+    ]
+    total, step = sum(map(len, batches)), 0
+    for epoch in range(training.epochs):
+        for batch in train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch):
+            share = cosine(step, total, warmup=round(training.warmup_epochs * len(batches[0])))
+            for group, lr in zip(optimiser.param_groups, base, strict=True):
+                group["lr"] = lr * share
+            with seeded(mixed_seed(own.seed, step)):
+                logits = head(*batch.batch.inputs(_reads(own), experiment.cache.layers, own.layer, False))
+            optimiser.zero_grad()
+            loss(logits, torch.from_numpy(task.train.targets[batch.positions])).backward()
+            if training.clip_norm:
+                nn.utils.clip_grad_norm_(head.parameters(), training.clip_norm)
+            optimiser.step()
+            step += 1
+    return head
+
+
+def _reads(own: Trial) -> str:
+    return HEADS[own.head].reads
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_stacked_logits_are_those_of_each_head(name: str, make_tokens: Make) -> None:
+    made = make_tokens(layers=(1, 2), has_cls=True)
+    experiment = open_at(made)
+    own = [trial(name, seed=seed) for seed in range(3)]
+    heads = [fresh_head(each, experiment.tasks[0], experiment.cache) for each in own]
+    rows = np.arange(10)
+    batch = experiment.source(own).read(rows)
+    inputs = batch.inputs(HEADS[name].reads, experiment.cache.layers, 2, True)
+    with torch.no_grad():
+        plain = torch.stack([head.eval()(*inputs) for head in heads])
+        stacked = Stack(heads, CPU).logits(inputs, None)
+    torch.testing.assert_close(stacked, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_of_a_head_does_not_depend_on_its_neighbours() -> None:
+    values = torch.ones(3, 4, 50)
+    together = Streams([5, 6, 7], 9, CPU).dropout(values, 0.5)
+    alone = Streams([6], 9, CPU).dropout(values[:1], 0.5)
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(Streams([6], 10, CPU).dropout(values[:1], 0.5), alone)
+
+
+def test_a_trial_whose_loss_is_not_finite_fails_and_the_others_go_on(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens())
+    training = Training(epochs=4, batch_size=16, select="last")
+    sound = trial("linear", seed=1)
+    bad, good = train(experiment, [trial("linear", lr=1e38), sound], training)
+    assert (bad.status, good.status) == ("failed", "done")
+    assert bad.state is None
+    (alone,) = train(experiment, [sound], training)
+    assert good.scores == pytest.approx(alone.scores)
+
+
+def test_a_trial_that_stops_early_leaves_the_others_as_they_were(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens())
+    training = Training(epochs=12, batch_size=16, patience=2)
+    trials = [trial("linear", lr=lr, seed=seed) for seed, lr in enumerate([1e-9, 0.01, 0.03])]
+    outcomes = train(experiment, trials, training)
+    assert len(outcomes[0].scores) < max(len(outcome.scores) for outcome in outcomes)
+    for own, outcome in zip(trials, outcomes, strict=True):
+        (alone,) = train(experiment, [own], training)
+        assert outcome.scores == pytest.approx(alone.scores)
+        assert outcome.epoch == alone.epoch
+
+
+def test_the_best_epoch_is_kept_not_the_last(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens())
+    (outcome,) = train(experiment, [trial("mhca", lr=0.02)], Training(epochs=8, batch_size=16))
+    assert outcome.epoch == 1 + int(np.argmax(outcome.scores))
+
+
+def test_out_of_memory_halves_the_group_and_changes_nothing(
+    make_tokens: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = open_at(make_tokens())
+    training = Training(epochs=3, batch_size=16, select="last")
+    trials = [trial("mhca", options={"num_heads": 4}, seed=seed) for seed in range(5)]
+    plain = train(experiment, trials, training)
+    form = FORMS[type(fresh_head(trials[0], experiment.tasks[0], experiment.cache))]
+    sizes = []
+
+    def scarce(head: nn.Module, own: dict[str, Tensor], *rest: object) -> Tensor:
+        K = len(own["query"])
+        sizes.append(K)
+        if K > 2:
+            raise torch.OutOfMemoryError("no room")
+        return form(head, own, *rest)
+
+    monkeypatch.setitem(FORMS, type(fresh_head(trials[0], experiment.tasks[0], experiment.cache)), scarce)
+    split = train(experiment, trials, training)
+    assert max(sizes) == 5
+    assert max(sizes[-6:]) <= 2
+    for one, other in zip(plain, split, strict=True):
+        assert one.state is not None
+        assert other.state is not None
+        for name, value in one.state.items():
+            torch.testing.assert_close(other.state[name], value, **ROUNDING)
+
+
+def test_one_epoch_reads_each_clip_once_however_many_heads(
+    make_tokens: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = open_at(make_tokens(), device_cache="off")
+    read: list[int] = []
+    gather = TokenCache.gather
+
+    def counted(self: TokenCache, rows: Sequence[int], *rest: object, **more: object) -> Tensor:
+        read.extend(rows)
+        return gather(self, rows, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TokenCache, "gather", counted)
+    task = experiment.tasks[0]
+    trials = [trial(name, seed=seed) for name in ("mhca", "protobin", "linear-mean") for seed in range(3)]
+    train(experiment, trials, Training(epochs=2, batch_size=16))
+    sizing = read.count(0) - 2 * int(
+        0 in [*task.train.rows, *task.valid.rows]
+    )  # one clip is read for its shape
+    assert len(read) - sizing == 2 * (len(task.train) + len(task.valid))
+    assert sorted(set(read) | {0}) == sorted({*task.train.rows.tolist(), *task.valid.rows.tolist(), 0})
+
+
+def test_linear_heads_never_touch_the_token_map(make_tokens: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = open_at(make_tokens(has_cls=True))
+    monkeypatch.setattr(TokenCache, "gather", None)
+    train(experiment, [trial("linear"), trial("linear-mean")], Training(epochs=1, batch_size=16))
