@@ -53,5 +53,6 @@ class TokenDataset(Dataset[Sample]):
             return None
         spec = self.cache.tokens_spec(self.layer)
         shape, dtype = (num_clips, *spec.row_shape), self.cache.layout.store.torch
-        storage = torch.UntypedStorage._new_shared(num_clips * spec.row_bytes)
+        # What default_collate does; share_memory_() would copy the empty tensor first.
+        storage = torch.UntypedStorage._new_shared(num_clips * spec.row_bytes)  # type: ignore[no-untyped-call]
         return torch.empty(0, dtype=dtype).set_(storage).view(shape)

@@ -44,8 +44,14 @@ def read_ledger(cache: Path) -> Iterator[Entry]:
         return
     with (cache / LEDGER).open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield _parse(line, cache, number)
+            entry = parse_line(line)
+            if entry is not None:
+                yield entry
+            elif line.endswith(b"\n"):
+                raise CacheError(
+                    f"{cache / LEDGER} line {number} cannot be read; 'featcache cache verify --repair' "
+                    "drops it, and the next extract writes that shard again"
+                )
 
 
 def append_entry(cache: Path, entry: Entry) -> None:
@@ -76,12 +82,12 @@ def drop_torn_line(cache: Path) -> None:
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
-def _parse(line: bytes, cache: Path, number: int) -> Entry:
+def parse_line(line: bytes) -> Entry | None:
+    """The entry on a line; None where there is none to be read."""
     try:
         record = json.loads(line)
-        return Entry(shard=record["shard"], clips=record["clips"], files=record["files"])
+        entry = Entry(shard=record["shard"], clips=record["clips"], files=record["files"])
     except (ValueError, KeyError, TypeError):
-        raise CacheError(
-            f"{cache / LEDGER} line {number} cannot be read; 'featcache cache verify --repair' drops it, "
-            "and the next extract writes that shard again"
-        ) from None
+        return None
+    sound = isinstance(entry.shard, int) and isinstance(entry.clips, int) and isinstance(entry.files, dict)
+    return entry if sound and line.endswith(b"\n") else None

@@ -1,6 +1,5 @@
 """Reading a token cache at memory speed."""
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +99,11 @@ class TokenCache:
         if self.layout.store.scaled:
             self._access.prefetch(self.layout.scale(self._layer(layer)), _as_list(rows))
 
+    def vectors(self, kind: str, rows: Sequence[int] | Tensor, layer: int | None = None) -> Tensor:
+        """The "mean" or "cls" of several clips, (B, D) float32, without reading those of others."""
+        spec = self.layout.vector(kind, self._layer(layer))
+        return self._gather(spec, torch.float32, _as_list(rows), None)
+
     def mean(self, layer: int | None = None) -> Floats:
         """Each clip's mean over its valid tokens, (n, D)."""
         return read_column(self.path, self.layout.vector("mean", self._layer(layer)), self.clips)
@@ -175,16 +179,9 @@ class TokenCache:
         return self.layout.dtype
 
     @property
-    def failed(self) -> list[dict[str, str]]:
-        """The clips that the last extraction could not decode, each {"id", "reason"}."""
-        path = self.path / "failed.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    @property
     def complete(self) -> bool:
-        """Whether every clip that was asked for is finished or has failed."""
-        expected = self.attributes.get("clips_expected")
-        return expected is not None and len(self) + len(self.failed) >= expected
+        """Whether its last writer came to its end (some clips may have failed)."""
+        return bool(self.attributes.get("complete"))
 
     @cached_property
     def _row_of_key(self) -> dict[bytes, int]:

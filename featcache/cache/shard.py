@@ -75,9 +75,8 @@ class ShardBuffer:
     def put_stored(self, clip_id: str, key: bytes, arrays: Mapping[str, Bytes]) -> None:
         """Store one clip that is in its final form already: the bytes of each array by name."""
         slot = len(self.ids)
-        for name, data in arrays.items():
-            row = self._arrays[name][slot : slot + 1]
-            np.copyto(row.view(torch.uint8).numpy().reshape(-1), data)
+        for name, array in self._arrays.items():
+            np.copyto(array[slot : slot + 1].view(torch.uint8).numpy().reshape(-1), arrays[name])
         self.ids.append(clip_id)
         self.keys.append(key)
 

@@ -40,6 +40,7 @@ class CacheWriter:
         self._lock = lock
         self._entries: dict[int, Entry] = recover(path, self.layout)
         self.done_keys: set[bytes] = finished_keys(path, self.layout, self._entries)
+        self._attributes["complete"] = False  # until `close`
         self._write_metadata(durable=True)
         self._buffers = [ShardBuffer(self.layout), ShardBuffer(self.layout)]
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="featcache-writer")
@@ -67,7 +68,7 @@ class CacheWriter:
                 raise
 
     def annotate(self, **values: Any) -> None:
-        """Set attributes of the cache, such as ``manifest``, ``parent`` or ``clips_expected``."""
+        """Set attributes of the cache, such as ``parent`` or ``clips_expected`` (for a percentage)."""
         self._settle()
         self._attributes.update(values)
         with writing(self.path):
@@ -134,14 +135,12 @@ class CacheWriter:
             self._buffers[0].clear()
 
     def close(self) -> None:
-        """Finish the last shard and let the next writer in."""
+        """Finish the last shard, mark the cache complete and let the next writer in."""
         if self._closed:
             return
         try:
             self.flush_shard()
-            self._settle()
-            with writing(self.path):
-                self._write_metadata(durable=True)
+            self.annotate(complete=True)
         finally:
             self._release()
 

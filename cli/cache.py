@@ -1,0 +1,216 @@
+"""``featcache cache``: look at, check, derive and remove token caches."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
+
+
+@click.group()
+def cache() -> None:
+    """Look at, check, derive and remove token caches.
+
+    \b
+    featcache cache ls caches
+    featcache cache info caches/mae.zarr
+    featcache cache verify caches/mae.zarr --repair
+    featcache cache convert caches/mae.zarr caches/mae-int8.zarr --dtype int8
+    """  # fmt: skip
+
+
+@cache.command("ls")
+@click.argument("directory", type=PATH, default=".")
+@AS_JSON
+def list_caches(directory: Path, as_json: bool) -> None:
+    """List the token caches in DIRECTORY (this one unless given).
+
+    \b
+    featcache cache ls caches
+    """  # fmt: skip
+    from featcache.cache.survey import survey
+
+    rows = survey(directory)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        click.echo(f"no token caches in {directory}")
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        state = "complete" if row["complete"] else _percentage(row)
+        click.echo(
+            f"{row['name']:{width}}  {row['encoder']:12}  {row['dtype']:8}  {row['clips']:>9} clips  "
+            f"{row['bytes'] / 1e9:>9.3f} GB  {state}"
+        )
+
+
+@cache.command()
+@click.argument("path", type=PATH)
+@AS_JSON
+def info(path: Path, as_json: bool) -> None:
+    """Say what the cache at PATH holds: fingerprint, arrays, and clips that failed.
+
+    \b
+    featcache cache info caches/mae.zarr
+    """  # fmt: skip
+    from featcache.cache.survey import describe
+
+    record = describe(path)
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    state = "complete" if record["complete"] else _percentage(record)
+    click.echo(f"{path}: {record['clips']} clips in {record['shards']} shards, {state}")
+    click.echo(f"{record['bytes'] / 1e9:.3f} GB, at most {record['shard_clips']} clips a shard")
+    click.echo("fingerprint:")
+    _tree(record["fingerprint"])
+    click.echo("arrays:")
+    for name, array in record["arrays"].items():
+        click.echo(f"  {name:12} {array['dtype']:8} {tuple(array['shape'])}")
+    if record["parent"]:
+        click.echo("converted from:")
+        _tree(record["parent"])
+    if record["failed"]:
+        click.echo(f"{len(record['failed'])} clips failed:")
+        _tree(record["failed"])
+
+
+@cache.command()
+@click.argument("path", type=PATH)
+@click.option("--repair", is_flag=True, help="Take damaged shards out, so that extract writes them again.")
+@AS_JSON
+def verify(path: Path, repair: bool, as_json: bool) -> None:
+    """Recompute every checksum of the cache at PATH; exit with 1 where something is damaged.
+
+    \b
+    featcache cache verify caches/mae.zarr
+    featcache cache verify caches/mae.zarr --repair
+    """  # fmt: skip
+    from dataclasses import asdict
+
+    from featcache.cache.verify import repair_cache, verify_cache
+
+    damages = verify_cache(path, progress=True)
+    removed = repair_cache(path, damages) if repair and damages else []
+    if as_json:
+        click.echo(json.dumps({"damages": [asdict(damage) for damage in damages], "removed": removed}))
+    else:
+        for damage in damages:
+            where = "" if damage.shard is None else f"shard {damage.shard}: "
+            click.echo(f"{where}{damage.file} {damage.reason}")
+        click.echo(_verdict(path, bool(damages), repair, removed))
+    if damages and not repair:
+        raise click.exceptions.Exit(1)
+
+
+@cache.command()
+@click.argument("paths", type=PATH, nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rm(paths: tuple[Path, ...], yes: bool) -> None:
+    """Remove the token caches at PATHS (nothing else is touched).
+
+    \b
+    featcache cache rm caches/old.zarr
+    """  # fmt: skip
+    from featcache.cache.lock import WriterLock
+    from featcache.cache.survey import describe
+
+    for path in paths:
+        record = describe(path)
+        if not yes:
+            size = f"{record['clips']} clips, {record['bytes'] / 1e9:.3f} GB"
+            click.confirm(f"remove {path} ({size})?", abort=True)
+        lock = WriterLock(path)  # not while it is being written
+        try:
+            shutil.rmtree(path)
+        finally:
+            lock.release()
+        click.echo(f"removed {path}")
+
+
+@cache.command()
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--dtype", help="float16, float32, bfloat16, int8 or int4; as in SOURCE unless given.")
+@click.option("--layers", help="all, 12, 1-12 or 6,12; as in SOURCE unless given.")
+@click.option("--codec", help="zstd or blosc, for an archive copy; not compressed unless given.")
+@click.option("--shard-clips", type=int, help="Clips a shard; about 192 MB unless given.")
+def convert(
+    source: Path,
+    target: Path,
+    dtype: str | None,
+    layers: str | None,
+    codec: str | None,
+    shard_clips: int | None,
+) -> None:
+    """Derive the cache TARGET from SOURCE without the encoder.
+
+    \b
+    featcache cache convert caches/mae.zarr caches/mae-int8.zarr --dtype int8
+    featcache cache convert caches/mae.zarr caches/mae-last.zarr --layers 12
+    """  # fmt: skip
+    from featcache.cache import TokenCache
+    from featcache.cache.convert import convert_cache
+    from featcache.extraction import parse_layers
+
+    kept = None
+    if layers not in (None, "all"):
+        kept = parse_layers(layers, max(TokenCache.open(source).layers))
+    done = convert_cache(
+        source, target, dtype=dtype, layers=kept, codec=codec, shard_clips=shard_clips, progress=True
+    )
+    click.echo(f"{target}: {len(done)} clips, {done.dtype}, layers {', '.join(map(str, done.layers))}")
+
+
+@cache.command()
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+@AS_JSON
+def diff(first: Path, second: Path, as_json: bool) -> None:
+    """Print the fields in which two caches differ; exit with 1 where there are any.
+
+    \b
+    featcache cache diff caches/mae.zarr caches/mae-int8.zarr
+    """  # fmt: skip
+    from featcache.cache.fingerprint import fingerprint_differences
+    from featcache.cache.survey import identity
+
+    differences = fingerprint_differences(identity(first), identity(second))
+    if as_json:
+        records = [{"field": field, "first": one, "second": two} for field, one, two in differences]
+        click.echo(json.dumps(records))
+    else:
+        for field, one, two in differences:
+            click.echo(f"{field}: {json.dumps(one)} | {json.dumps(two)}")
+        if not differences:
+            click.echo("no difference: the tokens of both may be used as one")
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+def _percentage(row: dict[str, Any]) -> str:
+    expected = row["clips_expected"]
+    return f"{100 * row['clips'] / expected:.0f} %" if expected else "unfinished"
+
+
+def _verdict(path: Path, damaged: bool, repair: bool, removed: list[int]) -> str:
+    if not damaged:
+        return f"{path}: every byte is as it was written"
+    if not repair:
+        return f"run 'featcache cache verify {path} --repair', then the extract command again"
+    shards = ", ".join(map(str, removed)) or "none"
+    return f"shards taken out: {shards}; run the extract command again to fill them"
+
+
+def _tree(record: dict[str, Any], indent: str = "  ") -> None:
+    for field, value in record.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{field}:")
+            _tree(value, indent + "  ")
+        else:
+            click.echo(f"{indent}{field}: {value if isinstance(value, str) else json.dumps(value)}")

@@ -1,0 +1,117 @@
+"""A cache derived from another without the encoder: other dtype, fewer layers, compressed or not."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from featcache.cache.dtypes import dequantise
+from featcache.cache.layout import CacheLayout
+from featcache.cache.reader import TokenCache
+from featcache.cache.writer import CacheWriter
+from featcache.errors import InputError, unknown
+
+_CLIPS_AT_ONCE = 16
+_RECORDS = ("runs.jsonl", "failed.jsonl")  # what extraction noted about the clips
+
+
+def convert_cache(
+    source: str | Path,
+    target: str | Path,
+    *,
+    dtype: str | None = None,
+    layers: Sequence[int] | None = None,
+    codec: str | None = None,
+    shard_clips: int | None = None,
+    progress: bool = False,
+) -> TokenCache:
+    """Derive ``target`` from ``source``; the same call goes on after a crash.
+
+    The fingerprint stays the parent's, for it says where the tokens come from; the attribute
+    ``parent`` says what was done. Mean and cls vectors, keys and ids are copied as they are.
+
+    Args:
+        dtype: of the stored tokens; the parent's unless given
+        layers: to keep; the parent's unless given
+        codec: "zstd" or "blosc" for an archive copy; none unless given
+
+    Raises:
+        InputError: a layer that the parent lacks, or a value beyond the range of ``dtype``.
+        MismatchError: ``target`` is something else already.
+    """
+    parent = TokenCache.open(source)
+    if Path(target).resolve() == parent.path.resolve():
+        raise InputError(f"cannot convert {source} into itself; name another path")
+    layout = _layout(parent, dtype, layers, codec, shard_clips)
+    with CacheWriter.create_or_open(target, layout) as writer:
+        writer.annotate(parent=_provenance(parent), clips_expected=len(parent))
+        rows = [row for row, key in enumerate(parent.keys) if key.tobytes() not in writer.done_keys]
+        with tqdm(total=len(rows), unit="clip", desc="convert", disable=None if progress else True) as bar:
+            for start in range(0, len(rows), _CLIPS_AT_ONCE):
+                parent.prefetch(rows[start + _CLIPS_AT_ONCE : start + 2 * _CLIPS_AT_ONCE])
+                _copy(parent, writer, rows[start : start + _CLIPS_AT_ONCE])
+                bar.update(min(_CLIPS_AT_ONCE, len(rows) - start))
+    for name in _RECORDS:
+        if (parent.path / name).exists():
+            shutil.copyfile(parent.path / name, Path(target) / name)
+    return TokenCache.open(target)
+
+
+def _layout(
+    parent: TokenCache,
+    dtype: str | None,
+    layers: Sequence[int] | None,
+    codec: str | None,
+    shard_clips: int | None,
+) -> CacheLayout:
+    for layer in layers or ():
+        if layer not in parent.layers:
+            raise unknown("layer", str(layer), [str(known) for known in parent.layers])
+    return replace(
+        parent.layout,
+        dtype=dtype or parent.dtype,
+        layers=tuple(sorted(layers)) if layers else parent.layers,
+        codec=codec,
+        shard_clips=shard_clips,
+    )
+
+
+def _provenance(parent: TokenCache) -> dict[str, object]:
+    return {
+        "path": str(parent.path.resolve()),
+        "dtype": parent.dtype,
+        "layers": list(parent.layers),
+        "parent": parent.attributes.get("parent"),
+    }
+
+
+def _copy(parent: TokenCache, writer: CacheWriter, rows: Sequence[int]) -> None:
+    layers = writer.layout.layers
+    if parent.dtype == writer.layout.dtype:
+        for row in rows:
+            writer.add_stored(parent.ids[row], parent.keys[row].tobytes(), parent, row)
+        return
+    tokens = {
+        layer: dequantise(parent.gather(rows, layer), parent.scales(rows, layer), parent.dtype)
+        for layer in layers
+    }
+    vectors = {
+        kind: {layer: parent.vectors(kind, rows, layer) for layer in layers}
+        for kind in (("mean", "cls") if parent.has_cls else ("mean",))
+    }
+    for i, row in enumerate(rows):
+        writer.add(
+            parent.ids[row],
+            parent.keys[row].tobytes(),
+            _one(tokens, i),
+            _one(vectors["cls"], i) if parent.has_cls else None,
+            int(parent.valid[row]),
+            mean=_one(vectors["mean"], i),
+        )
+
+
+def _one(batch: Mapping[int, Tensor], i: int) -> dict[int, Tensor]:
+    return {layer: values[i] for layer, values in batch.items()}
