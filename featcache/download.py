@@ -1,12 +1,16 @@
 """Where weights are: a local path, a Hugging Face repository, or a URL kept in its cache folder."""
 
 import hashlib
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from featcache.errors import InputError, MissingError
+
+logger = logging.getLogger(__name__)
 
 # In the order of preference; a safetensors file cannot run code.
 _NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -14,7 +18,7 @@ _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def locate(weights: str) -> Path:
-    """The local file of ``weights``, fetched first if need be.
+    """The local file of ``weights``, fetched first if it is not in the cache.
 
     Args:
         weights: a path; ``hf-hub:owner/name`` or ``hf-hub:owner/name/file``; an http(s) URL.
@@ -34,47 +38,57 @@ def locate(weights: str) -> Path:
 
 def _from_hub(weights: str) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     parts = weights.removeprefix("hf-hub:").split("/", 2)
-    if len(parts) < 2:
-        raise InputError(f"{weights} names no repository; write hf-hub:owner/name")
+    if len(parts) < 2 or not all(parts):
+        raise InputError(f"{weights} names no repository; write hf-hub:owner/name or hf-hub:owner/name/file")
     repository = "/".join(parts[:2])
+    cached = _cached_files(repository)
+    name = parts[2] if len(parts) == 3 else _choose(list(cached))
+    if name in cached:
+        return cached[name]
+    logger.info("looking for %s on the Hugging Face Hub", weights)
     try:
-        name = parts[2] if len(parts) == 3 else _choose(_files(repository), weights)
-        return Path(huggingface_hub.hf_hub_download(repository, name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, MissingError):
-            raise
-        raise MissingError(_unreachable(weights, error)) from error
+        with _quiet_hub():
+            files = list(huggingface_hub.HfApi().list_repo_files(repository))
+            name = name or _choose(files)
+            if name is not None:
+                return Path(huggingface_hub.hf_hub_download(repository, name))
+    except Exception as error:  # the transport's own classes differ between versions of the client
+        raise MissingError(unreachable(weights, error)) from error
+    found = ", ".join(sorted(file for file in files if file.endswith(_SUFFIXES))) or "none"
+    raise MissingError(f"{weights} should hold one file of weights; found: {found}; name it: {weights}/FILE")
 
 
-def _files(repository: str) -> list[str]:
-    """What the repository holds; offline, what the cache holds of it."""
+def _cached_files(repository: str) -> dict[str, Path]:
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return list(huggingface_hub.HfApi().list_repo_files(repository))
-    except (OfflineModeIsEnabled, ConnectionError, OSError) as error:
-        try:
-            folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise error from None
-        return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return {}
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
-def _choose(files: list[str], weights: str) -> str:
+def _choose(files: list[str]) -> str | None:
     for name in _NAMES:
         if name in files:
             return name
-    candidates = sorted(name for name in files if name.endswith(_SUFFIXES))
-    if len(candidates) == 1:
-        return candidates[0]
-    found = f"{len(candidates)} ({', '.join(candidates[:5])})" if candidates else "none"
-    raise MissingError(
-        f"{weights} should hold one file of weights and holds {found}; name it: {weights}/FILE"
-    )
+    candidates = [name for name in files if name.endswith(_SUFFIXES)]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without a line for each retry: one error at the end says it."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
 
 
 def _from_url(url: str) -> Path:
@@ -86,15 +100,15 @@ def _from_url(url: str) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("fetching %s", url)
     try:
         download_url_to_file(url, os.fspath(path), progress=False)  # to a temporary name, then renamed
-    except (URLError, OSError, ValueError) as error:
-        raise MissingError(_unreachable(url, error)) from error
+    except (OSError, ValueError) as error:  # URLError is an OSError
+        raise MissingError(unreachable(url, error)) from error
     return path
 
 
-def _unreachable(weights: str, error: Exception) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        f"{weights} is not in the cache and cannot be fetched ({reason[:150]}); download it and give its path"
-    )
+def unreachable(weights: str, error: Exception) -> str:
+    """The message for weights that are not here and cannot be fetched."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return f"{weights} is not in the cache and cannot be fetched ({reason}); download it and give its path"

@@ -8,7 +8,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -46,17 +46,20 @@ class Checkpoint:
     source: str  # as the user named it, for messages
     config: Mapping[str, Any] = field(default_factory=dict)
 
-    def strip(self, *prefixes: str) -> "Checkpoint":
+    def without(self, *prefixes: str) -> "Checkpoint":
         """Without the first of ``prefixes`` that some keys have; keys without it stay as they are.
 
-        >>> Checkpoint(state={"encoder.norm": torch.ones(1)}, source="x").strip("encoder.").state
+        >>> Checkpoint(state={"encoder.norm": torch.ones(1)}, source="x").without("encoder.").state
         {'norm': tensor([1.])}
         """
         for prefix in prefixes:
             if any(key.startswith(prefix) for key in self.state):
-                state = {key.removeprefix(prefix): tensor for key, tensor in self.state.items()}
-                return Checkpoint(state=state, source=self.source, config=self.config)
+                return self.with_state({key.removeprefix(prefix): t for key, t in self.state.items()})
         return self
+
+    def with_state(self, state: dict[str, Tensor]) -> "Checkpoint":
+        """The same with other tensors or names."""
+        return replace(self, state=state)
 
     def shape(self, key: str, architecture: str) -> torch.Size:
         """The shape of a tensor that every checkpoint of the architecture has.
@@ -97,7 +100,7 @@ def load_checkpoint(weights: str) -> Checkpoint:
     config: Mapping[str, Any] = next(
         (content[key] for key in _CONFIG_KEYS if isinstance(content.get(key), Mapping)), {}
     )
-    return Checkpoint(state=state, source=weights, config=config).strip("module.")
+    return Checkpoint(state=state, source=weights, config=config).without("module.")
 
 
 def _read(path: Path, source: str) -> Any:

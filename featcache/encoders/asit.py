@@ -31,14 +31,9 @@ def build_asit(weights: str, clip_seconds: float | None = None, *, num_heads: in
     )
     # The teacher of the training checkpoint is the model to use; both it and the student hold
     # the ViT under 'backbone.'.
-    checkpoint = load_checkpoint(weights).strip("backbone.")
+    checkpoint = load_checkpoint(weights).without("backbone.")
     vit = mae_vit(checkpoint, patches, stretch, architecture="ASiT", num_heads=num_heads, ignored=IGNORED)
-    about = {
-        "architecture": "ASiT ViT",
-        "tokens": "norm of the last block",
-        "num_heads": vit.blocks[0].attn.num_heads,
-    }
-    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, about=about))
+    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, architecture="ASiT ViT"))
 
 
 ASIT = EncoderSpec(
@@ -50,13 +45,14 @@ ASIT = EncoderSpec(
     depth=12,
     has_cls=True,
     grid=(8, 37),
-    frontend="Kaldi fbank at 32 kHz, 128 mel, hanning, waveform mean removed; (x + 4.2677393) / (2 * 4.5689974)",
+    frontend="Kaldi fbank at 32 kHz, 128 mel, hanning, waveform mean removed; "
+    "(x + 4.2677393) / (2 * 4.5689974)",
     padding="zeros after the waveform up to the clip length; frames beyond a multiple of 16 are dropped",
     tokens="norm of the last block",
     clip_vector="cls",
     weights=None,
     needs_weights=True,
-    licence="none (no LICENSE in the repository, and no public weights)",
+    licence="missing: no LICENSE in the repository; and there are no public weights",
     source="Atito et al. 2022, ASiT: Local-Global Audio Spectrogram vIsion Transformer, arXiv:2211.13189; "
     "github.com/Sara-Ahmed/ASiT @1f1d63c",
     checked="golden arrays of the authors' code on seeded weights; there are no published weights",

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,7 +59,8 @@ class ASTEncoder(PatchEncoder):
         return Encoded(tokens, {layer: state[:, :2].mean(1) for layer, state in hidden.items()})
 
     def _time_major(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(1, self.grid).transpose(1, 2).flatten(1, 2)  # (B, T*F, D)
+        B, N, D = tokens.shape
+        return tokens.reshape(B, *self.grid, D).transpose(1, 2).reshape(B, N, D)
 
 
 def build_ast(weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None) -> Encoder:
@@ -78,8 +78,8 @@ def build_ast(weights: str, clip_seconds: float | None = None, *, num_heads: int
         frames=round_up(clip_frames(fbank, seconds), 128),  # the authors' 128, 512, 1024 for 1, 5, 10 s
         stride=10,
     )
-    checkpoint = load_checkpoint(weights).strip("audio_spectrogram_transformer.")
-    model = load_ast(replace(checkpoint, state=rename(checkpoint.state)), patches, num_heads)
+    checkpoint = load_checkpoint(weights).without("audio_spectrogram_transformer.")
+    model = load_ast(checkpoint.with_state(rename(checkpoint.state)), patches, num_heads)
     return freeze(ASTEncoder(model, patches, clip_seconds=seconds))
 
 
@@ -90,7 +90,7 @@ def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) ->
     except ImportError as error:
         raise InputError("ast needs transformers 5; install it with: pip install 'featcache[ast]'") from error
     table = "embeddings.position_embeddings"
-    _, stored, dim = checkpoint.shape(table, "AST")
+    dim = checkpoint.shape(table, "AST")[-1]
     hidden = checkpoint.shape("layers.0.mlp.fc1.weight", "AST")[0]
     with torch.device("meta"):
         model = ASTModel(
@@ -104,7 +104,7 @@ def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) ->
         )
     positions = checkpoint.state[table]
     fitted = torch.cat([positions[:, :2], ast_positions(positions[:, 2:], patches.grid[1])], dim=1)
-    load_into(model, replace(checkpoint, state={**checkpoint.state, table: fitted}), ignored=IGNORED)
+    load_into(model, checkpoint.with_state({**checkpoint.state, table: fitted}), ignored=IGNORED)
     return model
 
 

@@ -33,13 +33,7 @@ def build_audiomae(
     vit = mae_vit(
         checkpoint, patches, mae_positions, architecture="AudioMAE", num_heads=num_heads, ignored=IGNORED
     )
-    normed = "norm.weight" in checkpoint.state
-    about = {
-        "architecture": "AudioMAE ViT",
-        "tokens": "norm of the last block" if normed else "last block, no norm (fine-tuned)",
-        "num_heads": vit.blocks[0].attn.num_heads,
-    }
-    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, about=about))
+    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, architecture="AudioMAE ViT"))
 
 
 AUDIOMAE = EncoderSpec(
@@ -57,7 +51,7 @@ AUDIOMAE = EncoderSpec(
     clip_vector="fine-tuned: fc_norm of the mean of all un-normed patches",
     weights="hf-hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m",
     needs_weights=True,
-    licence="CC BY-NC 4.0 (LICENSE file; the README says CC BY 4.0): non-commercial",
+    licence="non-commercial: CC BY-NC 4.0 (LICENSE file; the README says CC BY 4.0)",
     source="Huang et al. 2022, Masked Autoencoders that Listen, arXiv:2207.06405; "
     "github.com/facebookresearch/AudioMAE @bd60e29",
     checked="golden arrays of the authors' code on seeded weights; published weights not checked",

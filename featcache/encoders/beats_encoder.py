@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -106,7 +106,7 @@ def build_beats(weights: str, clip_seconds: float | None = None) -> Encoder:
 
 def load_beats(checkpoint: Checkpoint) -> BEATs:
     """The model, sized by the checkpoint's tensors and configuration."""
-    named = replace(checkpoint, state=rename(checkpoint))
+    named = checkpoint.with_state(rename(checkpoint))
     for key in ("patch_embedding.weight", "pos_conv.weight", "relative_bias.weight", "layers.0.fc1.weight"):
         named.shape(key, "BEATs")
     sizes: Sizes = sizes_of({key: tensor.shape for key, tensor in named.state.items()}, checkpoint.config)
@@ -119,7 +119,7 @@ def load_beats(checkpoint: Checkpoint) -> BEATs:
 def rename(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The state dict under our names, with the weight norm of the convolution worked out."""
     if "encoder.patch_embedding.weight" in checkpoint.state:  # ESPnet keeps it in a larger model
-        checkpoint = checkpoint.strip("encoder.")
+        checkpoint = checkpoint.without("encoder.")
     named = {}
     for key, tensor in checkpoint.state.items():
         for pattern, name in _RENAMED:
@@ -156,7 +156,7 @@ BEATS = _spec(
     name="beats",
     dim=768,
     depth=12,
-    licence="MIT (repository; none stated for the weights)",
+    licence="MIT (repository; nothing said of the weights)",
     source="Chen et al. 2023, BEATs: Audio Pre-Training with Acoustic Tokenizers, arXiv:2212.09058; "
     "github.com/microsoft/unilm @768a3c8, beats/",
     checked="golden arrays of the authors' code on seeded weights; published weights not checked",
@@ -165,7 +165,7 @@ OPENBEATS = _spec(
     name="openbeats",
     dim=1024,
     depth=24,
-    licence="code MIT; CC BY 4.0 on the model cards seen (espnet/OpenBEATS-*); look at the card of yours",
+    licence="CC BY 4.0 (two espnet/OpenBEATS-* model cards; look at yours); code MIT",
     source="Bharadwaj et al. 2025, OpenBEATs: A Fully Open-Source General-Purpose Audio Encoder, "
     "arXiv:2507.14129; PyPI openbeats 0.1.1",
     checked="BEATs' golden arrays (its authors' package gives the same bits); not on weights of its own",

@@ -26,17 +26,11 @@ def build_birdmae(
     fbank = KaldiFbank(sample_rate=32_000)
     frames = round_up(clip_frames(fbank, seconds), 128)
     patches = Patches(fbank=fbank, mean=-7.2, scale=2 * 4.43, frames=frames, pad_value=None)
-    checkpoint = load_checkpoint(weights).strip("backbone.", "encoder.", "model.")
+    checkpoint = load_checkpoint(weights).without("backbone.", "encoder.", "model.")
     vit = mae_vit(
         checkpoint, patches, mae_positions, architecture="Bird-MAE", num_heads=num_heads, ignored=IGNORED
     )
-    normed = "norm.weight" in checkpoint.state
-    about = {
-        "architecture": "Bird-MAE ViT",
-        "tokens": "norm of the last block" if normed else "last block, no norm (fine-tuned)",
-        "num_heads": vit.blocks[0].attn.num_heads,
-    }
-    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, about=about))
+    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, architecture="Bird-MAE ViT"))
 
 
 _spec = partial(
@@ -51,7 +45,7 @@ _spec = partial(
     tokens="norm of the last block; a checkpoint without norm: the last block as it is",
     clip_vector="fc_norm of the mean of all un-normed patches",
     needs_weights=True,
-    licence="none stated (no LICENSE in the repository; model card without one): ask before you publish",
+    licence="missing: no LICENSE in the repository, none on the model cards seen; ask the authors",
     source="Rauch et al. 2025, Can Masked Autoencoders Also Listen to Birds?, arXiv:2504.12880; "
     "github.com/DBD-research-group/Bird-MAE @a514ef5",
     checked="AudioMAE's golden arrays (the same ViT); no run of its authors' code",

@@ -1,7 +1,6 @@
 """Dasheng: one token per 40 ms of a 64-band mel spectrogram, no cls, any length in chunks."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -110,7 +109,7 @@ def build_dasheng(
     weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None
 ) -> Encoder:
     """Dasheng for clips of up to ``clip_seconds`` (10 unless given), Zenodo or Hugging Face files."""
-    checkpoint = load_checkpoint(weights).strip("encoder.")
+    checkpoint = load_checkpoint(weights).without("encoder.")
     heads = num_heads or heads_of(checkpoint.shape("time_pos_embed", "Dasheng")[1])
     seconds = 10.0 if clip_seconds is None else clip_seconds
     return freeze(DashengEncoder(load_dasheng(checkpoint, heads), clip_seconds=seconds, num_heads=heads))
@@ -124,7 +123,7 @@ def load_dasheng(checkpoint: Checkpoint, num_heads: int) -> Dasheng:
     computed = {f"front_end.{key}": tensor for key, tensor in MelDecibels().state_dict().items()}
     counter = {"init_bn.num_batches_tracked": torch.tensor(0)}
     state = {**computed, **counter, **rename(checkpoint.state)}
-    load_into(dasheng, replace(checkpoint, state=state), ignored=IGNORED)
+    load_into(dasheng, checkpoint.with_state(state), ignored=IGNORED)
     return dasheng
 
 
@@ -144,7 +143,7 @@ _spec = partial(
     clip_seconds=10.0,
     has_cls=False,
     grid=(1, 250),
-    frontend="mel spectrogram, 64 mel, n_fft 512, hop 160, in dB (at most 120 below the clip's peak); batch norm",
+    frontend="mel spectrogram, 64 mel, n_fft 512, hop 160, dB down to 120 below the clip's peak; batch norm",
     padding="none: the clip's own length; beyond 10.08 s tokens attend within chunks of 252",
     tokens="norm of the last block",
     clip_vector="mean",

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -100,7 +99,7 @@ def build_eat(weights: str, clip_seconds: float | None = None, *, num_heads: int
     frames = 1024 if seconds == 10.0 else round_up(clip_frames(fbank, seconds), 16)
     patches = Patches(fbank=fbank, mean=-4.268, scale=2 * 4.569, frames=frames)
     checkpoint = load_checkpoint(weights)
-    named = replace(checkpoint, state=rename(checkpoint.state))
+    named = checkpoint.with_state(rename(checkpoint.state))
     heads = num_heads or heads_of(named.shape("cls_token", "EAT")[-1])
     eat = load_eat(named, patches, heads)
     return freeze(EATEncoder(eat, patches, clip_seconds=seconds, num_heads=heads))
@@ -125,7 +124,7 @@ def load_eat(checkpoint: Checkpoint, patches: Patches, num_heads: int) -> EAT:
         eat = EAT(dim, checkpoint.count("blocks"), num_heads, hidden, rows * columns)
     checkpoint.shape("positions", "EAT")
     table = _positions(checkpoint.state["positions"], rows * columns)
-    load_into(eat, replace(checkpoint, state={**checkpoint.state, "positions": table}), ignored=IGNORED)
+    load_into(eat, checkpoint.with_state({**checkpoint.state, "positions": table}), ignored=IGNORED)
     return eat
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
+from featcache.errors import InputError
 from featcache.frontend import LOG_FLOOR, KaldiFbank
 
 
@@ -34,7 +35,13 @@ class LogMel(PatchEncoder):
 
 
 def build_logmel(weights: str | None = None, clip_seconds: float | None = None) -> Encoder:
-    """The encoder for clips of ``clip_seconds`` (10 unless given); ``weights`` is not used."""
+    """The encoder for clips of ``clip_seconds`` (10 unless given).
+
+    Raises:
+        InputError: weights were given; it has none.
+    """
+    if weights:
+        raise InputError(f"logmel has no weights to load; leave out {weights}")
     seconds = 10.0 if clip_seconds is None else clip_seconds
     fbank = KaldiFbank(sample_rate=16_000)
     patches = Patches(

@@ -1,28 +1,60 @@
-"""From a name to an encoder."""
+"""From a name to an encoder: built in, of timm, of a user's file, or of an installed package."""
+
+import sys
+from dataclasses import replace
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
 
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.table import ENCODERS
-from featcache.errors import InputError, unknown
+from featcache.encoders.timm_vit import timm_spec
+from featcache.errors import InputError, MissingError, unknown
+
+ENTRY_POINTS = "featcache.encoders"
+_NEEDED = ("sample_rate", "clip_seconds", "grid", "dim", "depth", "has_cls")
+_MEMBERS = (*_NEEDED, "frontend", "valid_tokens", "settings", "__call__")
+_UNSAID = "not stated"
+_HOW = "docs/adding-an-encoder.md has a complete example"
 
 
 def encoder_spec(name: str) -> EncoderSpec:
     """What is true of an encoder before any audio is seen.
 
+    Args:
+        name: one of ``ENCODERS``, ``timm:MODEL``, ``path/to/file.py:Class``, or the name of an
+            entry point in the group ``featcache.encoders``.
+
     Raises:
-        InputError: no encoder has that name.
+        InputError: there is no such encoder.
 
     >>> encoder_spec("logmel").grid
     (8, 64)
     """
-    if name not in ENCODERS:
-        raise unknown("encoder", name, sorted(ENCODERS))
-    return ENCODERS[name]
+    if name in ENCODERS:
+        return ENCODERS[name]
+    if name.startswith("timm:"):
+        return timm_spec(name)
+    if ".py:" in name:
+        return _described(name, _from_file(name))
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            return _described(name, point.load())
+    raise unknown("encoder", name, encoder_names())
+
+
+def encoder_names() -> list[str]:
+    """The built-in encoders, then those of installed packages."""
+    installed = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    return [*ENCODERS, *sorted(installed - ENCODERS.keys())]
 
 
 def build_encoder(name: str, weights: str | None = None, clip_seconds: float | None = None) -> Encoder:
     """The frozen encoder of a name, for clips of one length.
 
     Args:
+        name: as for `encoder_spec`.
         weights: a path, ``hf-hub:owner/name`` or a URL; by default those of the spec.
         clip_seconds: [s] by default the authors' own.
 
@@ -33,9 +65,56 @@ def build_encoder(name: str, weights: str | None = None, clip_seconds: float | N
     (8, 32)
     """
     spec = encoder_spec(name)
-    if weights and not spec.needs_weights:
-        raise InputError(f"{name} has no weights to load; leave out {weights}")
     weights = weights or spec.weights
     if weights is None and spec.needs_weights:
-        raise InputError(f"the weights of {name} have no public address to fetch; give a checkpoint's path")
-    return spec.build(weights, clip_seconds)
+        raise InputError(f"the weights of {name} have no address to fetch them from; give --weights PATH")
+    encoder = spec.build(weights, clip_seconds)
+    missing = [member for member in _MEMBERS if not hasattr(encoder, member)]
+    if missing:
+        raise InputError(f"{name} lacks {', '.join(missing)}; {_HOW}")
+    return encoder
+
+
+def _from_file(name: str) -> Any:
+    file, attribute = name.rsplit(":", 1)
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no encoder file at {path}; write path/to/file.py:Class")
+    spec = spec_from_file_location(f"featcache_encoder_{path.stem}", path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise InputError(f"{path} has no {attribute}; it has: {', '.join(sorted(classes)) or 'no class'}")
+    return getattr(module, attribute)
+
+
+def _described(name: str, target: Any) -> EncoderSpec:
+    """The spec of a user's encoder: its own, or read off the attributes of its class."""
+    if isinstance(target, EncoderSpec):
+        return replace(target, name=name)
+    missing = [attribute for attribute in _NEEDED if not hasattr(target, attribute)]
+    if missing:
+        raise InputError(f"{name} has no class attribute {', '.join(missing)}; {_HOW}")
+    return EncoderSpec(
+        name=name,
+        build=target,
+        sample_rate=target.sample_rate,
+        clip_seconds=target.clip_seconds,
+        dim=target.dim,
+        depth=target.depth,
+        has_cls=target.has_cls,
+        grid=target.grid,
+        frontend=_UNSAID,
+        padding=_UNSAID,
+        tokens=_UNSAID,
+        clip_vector=_UNSAID,
+        weights=None,
+        needs_weights=False,
+        licence=getattr(target, "licence", _UNSAID),
+        source=getattr(target, "source", _UNSAID),
+        checked="by its author",
+    )

@@ -18,16 +18,19 @@ Positions = Callable[[Tensor, int], Tensor]  # (stored table, columns) -> table
 class ViTEncoder(PatchEncoder):
     """A timm ViT over the (time, mel) image, whose patches are time-major."""
 
-    def __init__(
-        self, vit: nn.Module, patches: Patches, *, clip_seconds: float, about: dict[str, Any]
-    ) -> None:
-        has_cls = vit.cls_token is not None
+    def __init__(self, vit: Any, patches: Patches, *, clip_seconds: float, architecture: str) -> None:
+        normed = not isinstance(vit.norm, nn.Identity)
+        about = {
+            "architecture": architecture,
+            "tokens": "norm of the last block" if normed else "last block, no norm",
+            "num_heads": vit.blocks[0].attn.num_heads,
+        }
         super().__init__(
             patches,
             clip_seconds=clip_seconds,
-            dim=int(vit.embed_dim),
-            depth=len(list(vit.blocks)),
-            has_cls=has_cls,
+            dim=vit.embed_dim,
+            depth=len(vit.blocks),
+            has_cls=vit.cls_token is not None,
             about=about,
         )
         self.vit: Any = vit  # timm says no more than nn.Module of its parts
@@ -88,7 +91,7 @@ def mae_vit(
     table = checkpoint.state["pos_embed"]
     fitted = torch.cat([table[:, :1], positions(table[:, 1:], patches.grid[1])], dim=1)
     state = {**checkpoint.state, "pos_embed": fitted}
-    load_into(vit, Checkpoint(state=state, source=checkpoint.source), ignored=ignored)
+    load_into(vit, checkpoint.with_state(state), ignored=ignored)
     return vit
 
 
