@@ -1,11 +1,21 @@
 """The prototype match: for each clip and prototype, the token that is most like it.
 
-``match`` is the one entry; ``match_reference`` is the plain form that every fast one must equal.
+``match`` is the one entry; ``match_reference`` is the plain form that every fast one equals. A fast
+form ("engine") is a module with two functions: ``search`` finds the winning tokens, ``gather`` adds
+them up again for the gradient.
 """
+
+import os
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as nn_f
+
+from featcache.heads import matching_blocks, matching_native, matching_triton
+
+TINY = 1e-12  # shorter vectors are not stretched to length one, as in torch's normalize
 
 
 def match_reference(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -24,19 +34,19 @@ def match_reference(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = N
     return similarity.gather(1, index.unsqueeze(1)).squeeze(1), index
 
 
-def match(
-    tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None, scale: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest cosine over a clip's valid tokens, for each prototype, and the token that has it.
 
-    Gradients reach the prototypes, and the tokens if they ask for them, through the winning
-    token alone (as those of a maximum do). The cosine does not depend on the length of a token,
-    so int8 tokens are matched as they are stored; ``scale`` is accepted and not needed.
+    Gradients reach the prototypes, and the tokens if they ask for them, through the winning token
+    alone (as those of a maximum do). Which token wins is decided in the engine's number format (the
+    tolerances are in docs/heads.md); the score and the gradients are those of that token, in
+    the precision of the prototypes. A token's length does not matter, so int8 tokens are matched
+    as they are stored, without their scale. ``FEATCACHE_MATCH=reference`` takes the plain form.
 
     Shape:
         - tokens: (B, N, D), any float dtype or int8
         - prototypes: (P, D)
-        - valid: (B, N) bool; None counts all tokens
+        - valid: (B, N) bool; None counts all tokens; a clip without any scores its first token
         - scores: (B, P), in the dtype of the prototypes
         - index: (B, P) int64, into N
 
@@ -45,4 +55,85 @@ def match(
     >>> scores.tolist(), index.tolist()
     ([[1.0, 1.0]], [[1, 2]])
     """
-    return match_reference(tokens, prototypes, valid)
+    # Exporters need plain operations; the custom one below is known to this library alone.
+    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    if exporting or os.environ.get("FEATCACHE_MATCH") == "reference":
+        return match_reference(tokens, prototypes, valid)
+    scores, index, _ = _match(tokens, prototypes, valid)
+    return scores, index
+
+
+def engine(tokens: Tensor, prototypes: Tensor) -> ModuleType:
+    """The fast form for these: by device, dtype, and what this machine can do."""
+    if tokens.is_cuda and matching_triton.available() and tokens.dtype != torch.float64:
+        return matching_triton
+    if matching_native.serves(tokens, prototypes):
+        return matching_native
+    return matching_blocks
+
+
+@torch.library.custom_op("featcache::match", mutates_args=())
+def _match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, index, and one over the length of the winning tokens; each (B, P)."""
+    best = engine(tokens, prototypes).search(tokens.contiguous(), prototypes.contiguous(), valid)
+    scores, index, inverse = best
+    return scores.to(prototypes.dtype), index, inverse
+
+
+@torch.library.custom_op("featcache::match_gather", mutates_args=())
+def _gather(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+    """For each prototype, the sum over clips of weight (B, P) times the winning token: (P, D)."""
+    total: Tensor = engine(tokens, prototypes).gather(tokens.contiguous(), weight.contiguous(), index)
+    return total.to(prototypes.dtype)
+
+
+@_match.register_fake
+def _(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    scores = prototypes.new_empty(tokens.shape[0], prototypes.shape[0])
+    return scores, torch.empty_like(scores, dtype=torch.int64), torch.empty_like(scores, dtype=_exact(tokens))
+
+
+@_gather.register_fake
+def _(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+    return torch.empty_like(prototypes)
+
+
+def _exact(tokens: Tensor) -> torch.dtype:
+    return torch.float64 if tokens.dtype == torch.float64 else torch.float32
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: tuple[Tensor, ...]) -> None:
+    tokens, prototypes, _ = inputs
+    scores, index, inverse = output
+    ctx.mark_non_differentiable(index, inverse)
+    ctx.save_for_backward(tokens, prototypes, scores, index, inverse)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None, None]:
+    tokens, prototypes, scores, index, inverse = ctx.saved_tensors
+    length = prototypes.norm(dim=-1, keepdim=True).clamp(min=TINY)
+    direction = prototypes / length
+    to_tokens = to_prototypes = None
+    if ctx.needs_input_grad[1]:
+        pull = _gather(tokens, prototypes, (grad * inverse).to(inverse.dtype), index)
+        # Only the part across the prototype moves a cosine.
+        to_prototypes = (pull - direction * (direction * pull).sum(dim=-1, keepdim=True)) / length
+    if ctx.needs_input_grad[0]:
+        to_tokens = _token_gradient(tokens, direction, grad, scores, index)
+    return to_tokens, to_prototypes, None
+
+
+def _token_gradient(tokens: Tensor, direction: Tensor, grad: Tensor, scores: Tensor, index: Tensor) -> Tensor:
+    """Each winning token is pulled towards its prototypes, across its own direction: (B, N, D)."""
+    result = torch.zeros_like(tokens)
+    exact = _exact(tokens)
+    for b in range(tokens.shape[0]):
+        token = tokens[b].to(exact)
+        length = token.norm(dim=-1, keepdim=True).clamp(min=TINY)
+        pull = torch.zeros_like(token).index_add_(0, index[b], (grad[b].unsqueeze(-1) * direction).to(exact))
+        along = token.new_zeros(token.shape[0]).index_add_(0, index[b], (grad[b] * scores[b]).to(exact))
+        result[b] = ((pull - along.unsqueeze(-1) * token / length) / length).to(tokens.dtype)
+    return result
+
+
+_match.register_autograd(_backward, setup_context=_setup)
