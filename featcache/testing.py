@@ -189,7 +189,8 @@ def _bfloat16(encoder: Any) -> Iterator[str]:
 
 
 def _num_samples(encoder: Any) -> int:
-    return int(round(encoder.clip_seconds * encoder.sample_rate))
+    samples: int = round(encoder.clip_seconds * encoder.sample_rate)
+    return samples
 
 
 def _layers(encoder: Any) -> list[int]:

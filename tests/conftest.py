@@ -1,7 +1,9 @@
 """What all tests share: made-up audio, small manifests, and a home that is not the user's."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +120,66 @@ def make_tokens(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         return tmp_path / f"{name}.zarr", tmp_path / f"{name}.csv"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A function that gives a small checkpoint of an encoder's architecture.
+
+    They come from the authors' classes where tests/golden has them, and are seeded otherwise.
+    """
+    folder = tmp_path_factory.mktemp("weights")
+
+    def find(family: str) -> str:
+        golden, path = ROOT / "tests/golden" / family / "small_pert.safetensors", folder / f"{family}.pt"
+        if golden.exists() and family != "beats":
+            return str(golden)
+        if not path.exists():
+            import torch
+
+            torch.save(_small_beats() if family == "beats" else _seeded(family), path)
+        return str(path)
+
+    return find
+
+
+def _small_beats() -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    folder = ROOT / "tests/golden/beats"
+    config = json.loads((folder / "meta.json").read_text())["small_config"]
+    return {"cfg": config, "model": load_file(folder / "small_pert.safetensors")}
+
+
+def _seeded(family: str) -> dict[str, Any]:
+    import torch
+
+    if family == "ast":
+        from transformers import ASTConfig, ASTModel
+
+        config = ASTConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96)
+        shapes = {key: tuple(value.shape) for key, value in ASTModel(config).state_dict().items()}
+    else:
+        from safetensors.torch import load_file
+
+        mae = load_file(ROOT / "tests/golden/audiomae/small_pert.safetensors")
+        shapes = {key: tuple(value.shape) for key, value in mae.items()}
+        shapes["pos_embed"] = (1, {"asit": 297, "birdmae": 257}[family], 96)
+    random = torch.Generator().manual_seed(1)
+    gains = {key for key in shapes if "norm" in key and key.endswith("weight")}
+    return {key: (key in gains) + 0.1 * torch.randn(shape, generator=random) for key, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def small_encoder(small_weights: Callable[[str], str]) -> Callable[..., Any]:
+    """A function that builds a small version of a named encoder for a clip length."""
+    from featcache.encoders import encoder_spec
+
+    def build(name: str, clip_seconds: float | None = None) -> Any:
+        if name == "logmel":
+            return encoder_spec(name).build(None, clip_seconds)
+        family = {"openbeats": "beats", "sslam": "eat"}.get(name, name.split("-")[0])
+        options = {} if family == "beats" else {"num_heads": 4}
+        return encoder_spec(name).build(small_weights(family), clip_seconds, **options)
+
+    return build

@@ -1,7 +1,7 @@
 """ASiT: a ViT with learned positions on six seconds at 32 kHz."""
 
 from featcache.encoders.base import Encoder, EncoderSpec
-from featcache.encoders.patches import Patches, clip_frames
+from featcache.encoders.patches import Patches, clip_frames, clip_samples
 from featcache.encoders.positions import stretch
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
 from featcache.frontend import KaldiFbank
@@ -27,7 +27,7 @@ def build_asit(weights: str, clip_seconds: float | None = None, *, num_heads: in
         mean=-4.2677393,
         scale=2 * 4.5689974,
         frames=clip_frames(fbank, seconds) // 16 * 16,  # 6 s: 598 frames cut to the authors' 592
-        pad_samples=round(seconds * fbank.sample_rate),
+        pad_samples=clip_samples(seconds, fbank.sample_rate),
     )
     # The teacher of the training checkpoint is the model to use; both it and the student hold
     # the ViT under 'backbone.'.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from featcache.decibels import MelDecibels
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
-from featcache.encoders.patches import require_layers
+from featcache.encoders.patches import clip_samples, require_layers
 from featcache.encoders.vit import freeze, heads_of
 from featcache.errors import InputError
 from featcache.frontend import require_samples
@@ -72,7 +72,7 @@ class DashengEncoder(nn.Module):
         self.sample_rate = MelDecibels.sample_rate
         self.clip_seconds = clip_seconds
         self.dim, self.depth = dasheng.time_pos_embed.shape[1], len(dasheng.blocks)
-        columns = dasheng.front_end.num_frames(round(clip_seconds * self.sample_rate)) // 4
+        columns = dasheng.front_end.num_frames(clip_samples(clip_seconds, self.sample_rate)) // 4
         if columns < 1:
             raise InputError(
                 f"clips of {clip_seconds} s are shorter than one token of 40 ms; take 0.04 s or more"

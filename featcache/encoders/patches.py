@@ -97,6 +97,17 @@ class PatchEncoder(nn.Module):
         return {**self._about, **size, "input": asdict(self.patches)}
 
 
+def clip_samples(clip_seconds: float, sample_rate: int) -> int:
+    """Samples of a clip.
+
+    Raises:
+        InputError: the clip is no length.
+    """
+    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
+        raise InputError(f"clip seconds must be a positive number, not {clip_seconds}")
+    return round(clip_seconds * sample_rate)
+
+
 def clip_frames(fbank: KaldiFbank, clip_seconds: float) -> int:
     """Frames of a clip before padding.
 
@@ -106,9 +117,7 @@ def clip_frames(fbank: KaldiFbank, clip_seconds: float) -> int:
     >>> clip_frames(KaldiFbank(sample_rate=16_000), 10.0)
     998
     """
-    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
-        raise InputError(f"clip seconds must be a positive number, not {clip_seconds}")
-    frames = fbank.num_frames(round(clip_seconds * fbank.sample_rate))
+    frames = fbank.num_frames(clip_samples(clip_seconds, fbank.sample_rate))
     if frames < 16:
         raise InputError(
             f"clips of {clip_seconds} s give {frames} frames, fewer than one patch of 16; "
@@ -136,9 +145,3 @@ def require_layers(layers: Sequence[int], first: int, last: int) -> list[int]:
         if not first <= layer <= last:
             raise InputError(f"no layer {layer}; this encoder has layers {first} to {last}")
     return sorted(set(layers))
-
-
-def split_cls(hidden: dict[int, Tensor], num_prefix: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Hidden states (B, prefix + N, D) to patch tokens (B, N, D) and cls (B, D), by layer."""
-    tokens = {layer: state[:, num_prefix:] for layer, state in hidden.items()}
-    return tokens, {layer: state[:, 0] for layer, state in hidden.items()}
