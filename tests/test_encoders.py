@@ -5,7 +5,6 @@ Small golden weights come from the authors' classes; those of the other architec
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from featcache.encoders import ENCODERS, Encoder, encoder_spec
-from featcache.encoders import beats_encoder, dasheng, eat
+from featcache.encoders import ENCODERS, Encoder, beats_encoder, dasheng, eat, encoder_spec
 from featcache.encoders.asit import IGNORED as ASIT_IGNORED
 from featcache.encoders.ast import load_ast
 from featcache.encoders.ast import rename as rename_ast

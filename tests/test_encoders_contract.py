@@ -9,12 +9,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from featcache.encoders import ENCODERS, build_encoder, encoder_spec
+from featcache.encoders import build_encoder, encoder_spec
 from featcache.errors import AudioError, InputError, MismatchError
 from featcache.testing import check_encoder
 
 SECONDS = 1.0
 BFLOAT16_BOUND = 0.05  # largest change of a token with its batch, relative to the largest value
+
+
+# One encoder of each architecture: sizes and checkpoints of one differ in nothing that is tested here.
+# columns of a clip of so many seconds, and how many of them a clip of 0.6 s fills
+COLUMNS: dict[str, dict[float, int]] = {
+    "audiomae": {1: 8, 5: 32, 10: 64, 30: 192},
+    "beats": {1: 6, 5: 31, 10: 62, 30: 187},
+    "asit": {1: 6, 5: 31, 6: 37, 10: 62, 30: 187},
+    "eat": {1: 7, 5: 32, 10: 64, 30: 188},
+    "dasheng": {1: 25, 5: 125, 10: 250, 30: 750},
+    "birdmae": {1: 8, 5: 32, 10: 64, 30: 192},
+    "ast": {1: 12, 5: 50, 10: 101, 30: 306},
+    "logmel": {1: 8, 5: 32, 10: 64, 30: 192},
+}
+FILLED = {"dasheng": 15, "ast": 6, "beats": 3}  # of 0.6 s: 58 frames (Dasheng: 61); others begin 4 columns
 
 
 def sounds(encoder: Any, count: int = 32) -> list[Tensor]:
@@ -42,7 +57,7 @@ def encode(encoder: Any, waveforms: list[Tensor], dtype: torch.dtype = torch.flo
     return [found[index] for index in range(len(waveforms))]
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_tokens_are_the_same_alone_in_a_batch_and_in_another_order(
     name: str, small_encoder: Callable[..., Any]
 ) -> None:
@@ -55,7 +70,7 @@ def test_tokens_are_the_same_alone_in_a_batch_and_in_another_order(
         torch.testing.assert_close(backwards[index], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_bfloat16_tokens_stay_within_a_bound_whatever_the_batch(
     name: str, small_encoder: Callable[..., Any]
 ) -> None:
@@ -67,23 +82,9 @@ def test_bfloat16_tokens_stay_within_a_bound_whatever_the_batch(
         assert (together[index] - alone).abs().max() <= BFLOAT16_BOUND * alone.abs().max()
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_every_encoder_passes_the_check_for_authors(name: str, small_encoder: Callable[..., Any]) -> None:
     check_encoder(small_encoder(name, SECONDS))
-
-
-# columns of a clip of so many seconds, and how many of them a clip of 0.6 s fills
-COLUMNS: dict[str, dict[float, int]] = {
-    "audiomae": {1: 8, 5: 32, 10: 64, 30: 192},
-    "beats": {1: 6, 5: 31, 10: 62, 30: 187},
-    "asit": {1: 6, 5: 31, 6: 37, 10: 62, 30: 187},
-    "eat": {1: 7, 5: 32, 10: 64, 30: 188},
-    "dasheng": {1: 25, 5: 125, 10: 250, 30: 750},
-    "birdmae": {1: 8, 5: 32, 10: 64, 30: 192},
-    "ast": {1: 12, 5: 50, 10: 101, 30: 306},
-    "logmel": {1: 8, 5: 32, 10: 64, 30: 192},
-}
-FILLED = {"dasheng": 15, "ast": 6, "beats": 3}  # of 0.6 s: 58 frames (Dasheng: 61); others begin 4 columns
 
 
 @pytest.mark.parametrize(
@@ -201,13 +202,18 @@ def test_a_layer_that_is_not_there_is_refused(name: str, small_encoder: Callable
         encoder(torch.stack(encoder.frontend(sounds(encoder, 1))), [99])
 
 
-@pytest.mark.parametrize("name", ["audiomae", "beats", "eat", "dasheng", "asit", "ast", "birdmae"])
-@pytest.mark.parametrize("other", ["audiomae", "beats", "eat", "dasheng"])
+ANOTHER = [
+    (name, other)
+    for name in ("audiomae", "beats", "eat", "dasheng", "asit", "ast", "birdmae")
+    for other in ("audiomae", "beats", "eat", "dasheng")
+    if name != other and not (other == "audiomae" and name in ("asit", "birdmae"))  # the same ViT
+]
+
+
+@pytest.mark.parametrize(("name", "other"), ANOTHER)
 def test_weights_of_another_architecture_are_refused(
     name: str, other: str, small_weights: Callable[[str], str]
 ) -> None:
-    if other == name or {name, other} <= {"audiomae", "birdmae", "asit"}:
-        pytest.skip("the same architecture")
     with pytest.raises(
         MismatchError, match=r"is no .* checkpoint: .* is missing; it holds|missing .*; unexpected"
     ):
@@ -225,12 +231,12 @@ def test_beats_with_a_setting_that_is_not_implemented_is_refused(
 
 
 def test_an_encoder_without_public_weights_asks_for_a_path() -> None:
-    with pytest.raises(InputError, match="the weights of asit have no address .*; give --weights PATH"):
+    with pytest.raises(InputError, match=r"the weights of asit have no address .*; give --weights PATH"):
         build_encoder("asit")
 
 
 def test_an_encoder_without_weights_refuses_some() -> None:
-    with pytest.raises(InputError, match="logmel has no weights to load; leave out w.pt"):
+    with pytest.raises(InputError, match=r"logmel has no weights to load; leave out w\.pt"):
         build_encoder("logmel", "w.pt")
 
 

@@ -167,7 +167,7 @@ def test_the_digest_sees_names_shapes_dtypes_and_values() -> None:
 
 
 def test_only_a_module_has_a_digest() -> None:
-    with pytest.raises(InputError, match="must be a torch.nn.Module, not object"):
+    with pytest.raises(InputError, match=r"must be a torch\.nn\.Module, not object"):
         weights_digest(object())
 
 
