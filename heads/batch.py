@@ -1,8 +1,8 @@
 """What was read of a batch of clips, and the part of it that each head wants."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -32,87 +32,141 @@ def needs_of(reads: str, layers: Sequence[int], layer: int, has_cls: bool) -> se
     return wants
 
 
+class Scratch:
+    """Host memory that is used again: fresh pages cost more than the copy that fills them."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, Tensor] = {}
+
+    def take(self, name: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Memory of this shape; what was taken under the same name before is overwritten."""
+        if like.device.type != "cpu":  # accelerators have allocators that do this themselves
+            return torch.empty(*shape, dtype=dtype, device=like.device)
+        count = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.numel() < count or held.dtype != dtype:
+            held = self._held[name] = torch.empty(count, dtype=dtype)
+        return held[:count].view(*shape)
+
+
 @dataclass
 class Batch:
     """What was read of B clips: one tensor per need, as stored, and which tokens are audio.
 
-    With a reused buffer a batch is good until the next one is asked for.
+    With a scratch or a reused buffer a batch is good until the next one is asked for.
     """
 
     parts: dict[Need, Tensor]  # tokens (B, N, D) as stored; cls and mean (B, D) float32
     scales: dict[int, Tensor]  # layer -> (B, N) float32, of quantised tokens
-    valid: Tensor | None  # (B, N) bool; None where every token is audio
-    size: int
+    audio: Tensor  # (B, N) bool: which tokens are audio
+    padded: bool  # some are not
     dtype: str  # of the store
+    scratch: Scratch | None = None
+    _floats: dict[int, Tensor] = field(default_factory=dict)  # converted tokens, by layer
+    _stacked: tuple[Tensor, Tensor, Tensor | None] | None = None  # of all layers
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.audio)
+
+    @property
+    def valid(self) -> Tensor | None:
+        """(B, N) bool, or None where every token is audio: then nothing has to be masked."""
+        return self.audio if self.padded else None
 
     def inputs(
-        self, reads: str, layers: Sequence[int], layer: int, has_cls: bool
+        self, reads: str, layers: Sequence[int], layer: int, has_cls: bool, *, stored: bool = False
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The (tokens, cls, valid) of a head that ``reads`` this."""
+        """The (tokens, cls, valid) of a head that ``reads`` this.
+
+        Args:
+            stored: give tokens as they are stored where a number is a number (not packed int4), for
+                heads that do not see the length of a token
+        """
         if reads == "layers":
-            each = [self.inputs("tokens+cls", layers, own, has_cls) for own in layers]
-            tokens = torch.stack([tokens for tokens, _, _ in each if tokens is not None], dim=1)
-            cls = torch.stack([cls for _, cls, _ in each if cls is not None], dim=1)
-            return tokens, cls, self.valid  # (B, layers, N, D), (B, layers, D), (B, N)
+            if self._stacked is None:
+                self._stacked = self._all_layers(layers, has_cls)
+            return self._stacked
         needs = dict(needs_of(reads, layers, layer, has_cls))
         vector = next((self.parts[name, layer] for name in ("cls", "mean") if name in needs), None)
-        return (self.tokens(layer), vector, self.valid) if "tokens" in needs else (None, vector, None)
+        if "tokens" not in needs:
+            return None, vector, None
+        as_stored = stored and self.dtype != "int4"
+        tokens = self.parts["tokens", layer] if as_stored else self.tokens(layer)
+        return tokens, vector, self.valid
+
+    def _all_layers(self, layers: Sequence[int], has_cls: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        vector: Literal["cls", "mean"] = "cls" if has_cls else "mean"
+        tokens = torch.stack([self.tokens(layer) for layer in layers], dim=1)  # (B, layers, N, D)
+        cls = torch.stack([self.parts[vector, layer] for layer in layers], dim=1)  # (B, layers, D)
+        return tokens, cls, self.valid
 
     def tokens(self, layer: int) -> Tensor:
         """Tokens (B, N, D) as floats; converted once, however many heads read them."""
         if layer not in self._floats:
             stored = self.parts["tokens", layer]
-            floats = dequantise(stored, self.scales[layer], self.dtype) if layer in self.scales else stored
+            floats = dequantise(stored, self.scales.get(layer), self.dtype)
             # CPU arithmetic on half floats is slow: one conversion here instead of one per head.
-            self._floats[layer] = floats.float() if floats.device.type == "cpu" else floats
+            self._floats[layer] = self._widened(floats, layer) if floats.device.type == "cpu" else floats
         return self._floats[layer]
 
-    @cached_property
-    def _floats(self) -> dict[int, Tensor]:
-        return {}
+    def _widened(self, floats: Tensor, layer: int) -> Tensor:
+        if floats.dtype == torch.float32 or self.scratch is None:
+            return floats.float()
+        return self.scratch.take(("floats", layer), floats.shape, floats, torch.float32).copy_(floats)
 
     def select(self, places: NDArray[np.int64]) -> "Batch":
-        """The clips at these places, in this order."""
-        return self._map(lambda tensor: tensor[torch.from_numpy(places).to(tensor.device)], len(places))
+        """The clips at these places, in this order, in memory of their own."""
+        return Batch.pick([self], places, None)
+
+    @staticmethod
+    def pick(held: Sequence["Batch"], places: NDArray[np.int64], scratch: Scratch | None) -> "Batch":
+        """Clips by their place in several batches laid end to end."""
+        ends = np.cumsum([len(batch) for batch in held])
+        owner = np.searchsorted(ends, places, side="right")
+        cuts = [
+            (
+                torch.from_numpy(np.flatnonzero(owner == number)),
+                torch.from_numpy(places[owner == number] - start),
+            )
+            for number, start in enumerate(ends - [len(batch) for batch in held])
+        ]
+
+        def collect(name: object, tensors: Sequence[Tensor]) -> Tensor:
+            first, shape = tensors[0], (len(places), *tensors[0].shape[1:])
+            taken = (scratch or Scratch()).take(("picked", name), shape, first, first.dtype)
+            for tensor, (to, out_of) in zip(tensors, cuts, strict=True):
+                to, out_of = to.to(tensor.device), out_of.to(tensor.device)
+                if len(to) == len(places):
+                    return torch.index_select(tensor, 0, out_of, out=taken)
+                taken.index_copy_(0, to, tensor.index_select(0, out_of))
+            return taken
+
+        first = held[0]
+        return Batch(
+            {need: collect(need, [batch.parts[need] for batch in held]) for need in first.parts},
+            {layer: collect(layer, [batch.scales[layer] for batch in held]) for layer in first.scales},
+            collect("audio", [batch.audio for batch in held]),
+            any(batch.padded for batch in held),
+            first.dtype,
+            scratch,
+        )
 
     @staticmethod
     def join(batches: Sequence["Batch"]) -> "Batch":
         """Several batches one after another."""
-        if len(batches) == 1:
-            return batches[0]
-        first = batches[0]
-        parts = {need: torch.cat([batch.parts[need] for batch in batches]) for need in first.parts}
-        scales = {layer: torch.cat([batch.scales[layer] for batch in batches]) for layer in first.scales}
-        masks = [batch.valid for batch in batches]
-        valid = None
-        if (known := next((mask for mask in masks if mask is not None), None)) is not None:
-            shapes = [(len(batch), known.shape[1]) for batch in batches]
-            valid = torch.cat(
-                [
-                    known.new_ones(shape) if mask is None else mask
-                    for mask, shape in zip(masks, shapes, strict=True)
-                ]
-            )
-        return Batch(parts, scales, valid, sum(map(len, batches)), first.dtype)
+        return Batch.pick(batches, np.arange(sum(map(len, batches))), None)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; the copy does not wait where the memory is pinned."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True), self.size)
+        return Batch(
+            {need: tensor.to(device, non_blocking=True) for need, tensor in self.parts.items()},
+            {layer: tensor.to(device, non_blocking=True) for layer, tensor in self.scales.items()},
+            self.audio.to(device, non_blocking=True),
+            self.padded,
+            self.dtype,
+        )
 
     def record_stream(self, stream: "torch.cuda.Stream") -> None:
         """Keep the memory until this stream has done with it."""
-        for tensor in (*self.parts.values(), *self.scales.values(), self.valid):
-            if tensor is not None:
-                tensor.record_stream(stream)
-
-    def _map(self, function: Callable[[Tensor], Tensor], size: int) -> "Batch":
-        return Batch(
-            {need: function(tensor) for need, tensor in self.parts.items()},
-            {layer: function(tensor) for layer, tensor in self.scales.items()},
-            None if self.valid is None else function(self.valid),
-            size,
-            self.dtype,
-        )
+        for tensor in (*self.parts.values(), *self.scales.values(), self.audio):
+            tensor.record_stream(stream)

@@ -75,7 +75,11 @@ def train_steps(
     Args:
         rows: the train rows of each task
     """
-    if all(np.array_equal(own, rows[0]) for own in rows):
+    if source.resident:
+        for task, own in enumerate(rows):
+            for positions, chosen in _plan(source.keys[own], own, batch_size, seed, epoch):
+                yield Step(task, positions, source.read(chosen))
+    elif all(np.array_equal(own, rows[0]) for own in rows):
         plan = _plan(source.keys[rows[0]], rows[0], batch_size, seed, epoch)
         with closing(read_ahead(source, [own for _, own in plan])) as batches:
             for (positions, _), batch in zip(plan, batches, strict=True):
@@ -101,7 +105,7 @@ def _windowed(source: Source, rows: Sequence[Rows], batch_size: int, seed: int, 
             last += len(batch)
             for task, steps in enumerate(queues):
                 while (step := waiting[task]) and place[step[1]].max() < last:
-                    yield Step(task, step[0], Batch.join(held).select(place[step[1]] - first))
+                    yield Step(task, step[0], Batch.pick(held, place[step[1]] - first, source.scratch))
                     waiting[task] = next(steps, None)
             needed = min((int(place[step[1]].min()) for step in waiting if step), default=last)
             while held and first + len(held[0]) <= needed:

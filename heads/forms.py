@@ -88,6 +88,9 @@ def _classify(own: Parameters, values: Tensor, p: float, streams: Streams | None
     return torch.baddbmm(own["classify.bias"].unsqueeze(1), dropped, own["classify.weight"].transpose(1, 2))
 
 
+# Heads that compare tokens by their direction alone, and so read them as they are stored.
+MATCHING = (ProtoFloat, ProtoBin)
+
 FORMS: dict[type[Head], Form] = {
     Linear: linear,
     Mlp: mlp,

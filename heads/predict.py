@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featcache.heads.batch import Batch
 from featcache.heads.feed import read_ahead
-from featcache.heads.forms import Inputs
+from featcache.heads.forms import MATCHING, Inputs
 from featcache.heads.source import Source
 from featcache.heads.table import head_spec
 from featcache.heads.trial import Trial
@@ -32,8 +32,11 @@ G = TypeVar("G", bound=Answering)
 
 def inputs_of(group: Answering, batch: Batch, source: Source) -> Inputs:
     """What the heads of a group read of a batch."""
-    reads = head_spec(group.lead.head).reads
-    return batch.inputs(reads, source.cache.layers, group.lead.layer, source.cache.has_cls)
+    spec = head_spec(group.lead.head)
+    stored = spec.build in MATCHING
+    return batch.inputs(
+        spec.reads, source.cache.layers, group.lead.layer, source.cache.has_cls, stored=stored
+    )
 
 
 def predict(

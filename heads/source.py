@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache.heads.batch import Batch, Need
+from featcache.heads.batch import Batch, Need, Scratch
 from featcache.heads.memory import free_memory
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Source:
         self.num_rows = len(cache)
         self.keys = np.asarray(cache.keys)
         self.rows_read = 0  # of the token store, to show what a run cost
+        self.scratch = Scratch()
         self._valid = torch.from_numpy(np.array(cache.valid, dtype=np.int64))
         self._vectors = {need: self._vector(*need) for need in self.needs if need[0] != "tokens"}
         self._slots: dict[tuple[int, int], Tensor] = {}
@@ -73,7 +74,7 @@ class Source:
     def read(self, rows: NDArray[np.int64]) -> Batch:
         """A batch on the device."""
         if self._loaded is not None and self._place is not None:
-            return self._loaded.select(self._place[rows])
+            return Batch.pick([self._loaded], self._place[rows], self.scratch)
         return self.to_device(self.stage(rows, slot=None))
 
     def stage(self, rows: NDArray[np.int64], slot: int | None) -> Batch:
@@ -94,7 +95,9 @@ class Source:
             if (scale := self.cache.scales(rows.tolist(), layer)) is not None:
                 scales[layer] = scale
             self.rows_read += len(rows)
-        return Batch(parts, scales, self._mask(index), len(rows), self.cache.dtype)
+        valid = self._valid[index].unsqueeze(1)  # (B, 1)
+        audio = torch.arange(self.cache.num_tokens) < valid
+        return Batch(parts, scales, audio, not bool(audio.all()), self.cache.dtype, self.scratch)
 
     def to_device(self, batch: Batch) -> Batch:
         """Move a staged batch to the device; its host memory may be reused when this returns."""
@@ -108,12 +111,6 @@ class Source:
         # The memory belongs to the copying stream; tell the allocator who computes with it.
         moved.record_stream(torch.cuda.default_stream(self.device))
         return moved
-
-    def _mask(self, index: Tensor) -> Tensor | None:
-        """(B, N) bool: which tokens are audio; None where all are."""
-        valid = self._valid[index]
-        N = self.cache.num_tokens
-        return None if bool((valid == N).all()) else torch.arange(N) < valid.unsqueeze(1)
 
     def _vector(self, name: str, layer: int) -> Tensor:
         array = self.cache.mean(layer) if name == "mean" else self.cache.cls(layer)

@@ -119,12 +119,10 @@ def _reads(own: Trial) -> str:
 
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_stacked_logits_are_those_of_each_head(name: str, make_tokens: Make) -> None:
-    made = make_tokens(layers=(1, 2), has_cls=True)
-    experiment = open_at(made)
+    experiment = open_at(make_tokens(layers=(1, 2), has_cls=True, dim=96))
     own = [trial(name, seed=seed) for seed in range(3)]
     heads = [fresh_head(each, experiment.tasks[0], experiment.cache) for each in own]
-    rows = np.arange(10)
-    batch = experiment.source(own).read(rows)
+    batch = experiment.source(own).read(experiment.tasks[0].train.rows[:10])
     inputs = batch.inputs(HEADS[name].reads, experiment.cache.layers, 2, True)
     with torch.no_grad():
         plain = torch.stack([head.eval()(*inputs) for head in heads])
@@ -166,7 +164,7 @@ def test_a_trial_that_stops_early_leaves_the_others_as_they_were(make_tokens: Ma
 
 def test_the_best_epoch_is_kept_not_the_last(make_tokens: Make) -> None:
     experiment = open_at(make_tokens())
-    (outcome,) = train(experiment, [trial("mhca", lr=0.02)], Training(epochs=8, batch_size=16))
+    (outcome,) = train(experiment, [trial("protobin", lr=0.02)], Training(epochs=8, batch_size=16))
     assert outcome.epoch == 1 + int(np.argmax(outcome.scores))
 
 
@@ -211,7 +209,7 @@ def test_one_epoch_reads_each_clip_once_however_many_heads(
 
     monkeypatch.setattr(TokenCache, "gather", counted)
     task = experiment.tasks[0]
-    trials = [trial(name, seed=seed) for name in ("mhca", "protobin", "linear-mean") for seed in range(3)]
+    trials = [trial(name, seed=seed) for name in ("linpre", "protobin", "linear-mean") for seed in range(3)]
     train(experiment, trials, Training(epochs=2, batch_size=16))
     sizing = read.count(0) - 2 * int(
         0 in [*task.train.rows, *task.valid.rows]
