@@ -1,9 +1,16 @@
-"""Attentive heads: learned weights over the tokens, one weighted mean, one linear layer."""
+"""Attentive heads: learned weights over the tokens, one weighted mean, one linear layer.
+
+A query meets a key as ``q . (K z) = (K^T q) . z``, and a weighted mean of values is the value of the
+weighted mean. So keys and values of single tokens are never computed: the same function as the
+published forms, at a small part of the cost wherever there are fewer queries than dimensions.
+"""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as nn_f
 
-from featcache.heads.base import Head
+from featcache.errors import InputError
+from featcache.heads.pooling import TokenMap, mean_tokens, seen
 
 
 def attention_weights(logits: Tensor, valid: Tensor | None) -> Tensor:
@@ -15,12 +22,11 @@ def attention_weights(logits: Tensor, valid: Tensor | None) -> Tensor:
     """
     if valid is not None:
         shape = (valid.shape[0], *([1] * (logits.ndim - 2)), valid.shape[1])
-        # A finite floor: a clip without any valid token attends evenly instead of giving NaN.
-        logits = logits.masked_fill(~valid.view(shape), torch.finfo(logits.dtype).min)
+        logits = logits.masked_fill(~seen(valid).view(shape), -torch.inf)
     return logits.softmax(dim=-1)
 
 
-class Attentive(Head):
+class Attentive(TokenMap):
     """Multi-head cross-attention: one learned query, key and value projections without bias.
 
     AIM normalises the tokens with a batch norm first; as in Bird-MAE by the paper's authors it is
@@ -44,25 +50,111 @@ class Attentive(Head):
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_heads = num_heads if dim % num_heads == 0 else 1
+        super().__init__(dim, num_classes, dropout, use_padding)
+        if dim % num_heads:
+            raise InputError(f"{num_heads} attention heads do not divide {dim} dimensions; give num_heads")
+        self.num_heads = num_heads
         self.query = nn.Parameter(torch.randn(1, dim) * 0.02)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(dim, num_classes)
-        self.use_padding = use_padding
 
-    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        pooled = self.pool(tokens.to(self.key.weight.dtype), None if self.use_padding else valid)
-        logits: Tensor = self.classify(self.dropout(pooled))
-        return logits
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        D, h = tokens.shape[-1], self.num_heads
+        query = self.query.view(h, D // h) * (D // h) ** -0.5
+        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
+        weights = attention_weights(folded @ tokens.transpose(1, 2), valid)  # (B, h, N)
+        mean = weights @ tokens  # (B, h, D)
+        return torch.einsum("bhd,hkd->bhk", mean, self.value.weight.view(h, D // h, D)).flatten(1)
 
-    def pool(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Tokens (B, N, D) to pooled (B, D)."""
-        B, N, D = tokens.shape
-        key = self.key(tokens).view(B, N, self.num_heads, -1)
-        value = self.value(tokens).view(B, N, self.num_heads, -1)
-        query = self.query.view(self.num_heads, -1)
-        attention = torch.einsum("hk,bnhk->bhn", query, key) * query.shape[-1] ** -0.5
-        return torch.einsum("bhn,bnhk->bhk", attention_weights(attention, valid), value).reshape(B, D)
+
+class EfficientProbing(TokenMap):
+    """M queries attend the tokens themselves; each takes its own slice of one value projection.
+
+    Args:
+        num_queries: M, a divisor of the width.
+        narrow: the value projection is this many times narrower than the token.
+
+    Source:
+        ``ep``: https://github.com/billpsomas/efficient-probing, poolings/ep.py @ 3a87bff
+
+    >>> sum(p.numel() for p in EfficientProbing(dim=768, num_classes=10).parameters())
+    622090
+    """
+
+    undecayed = ("query",)
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_queries: int = 32,
+        narrow: int = 1,
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__(dim // narrow, num_classes, dropout, use_padding)
+        if dim % (num_queries * narrow):
+            raise InputError(
+                f"{num_queries} queries of slices {narrow} times narrower do not divide {dim} dimensions; "
+                "give num_queries"
+            )
+        self.query = nn.Parameter(torch.randn(num_queries, dim) * 0.02)
+        self.value = nn.Linear(dim, dim // narrow, bias=False)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        M, D = self.query.shape
+        weights = attention_weights(self.query @ tokens.transpose(1, 2) * D**-0.5, valid)  # (B, M, N)
+        mean = weights @ tokens  # (B, M, D)
+        return torch.einsum("bmd,mkd->bmk", mean, self.value.weight.view(M, -1, D)).flatten(1)
+
+
+class SimPool(TokenMap):
+    """Attention with the mean token as the query, on layer-normalised tokens that are the values too.
+
+    Source:
+        ``simpool``: Psomas et al. 2023, arXiv 2309.06891 (gamma None), as in
+        https://github.com/billpsomas/efficient-probing, poolings/simpool.py @ 3a87bff
+
+    >>> sum(p.numel() for p in SimPool(dim=768, num_classes=10).parameters())
+    1188874
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+    ) -> None:
+        super().__init__(dim, num_classes, dropout, use_padding)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        query = self.query(mean_tokens(tokens, valid))
+        folded = query @ self.key.weight * tokens.shape[-1] ** -0.5  # (B, D)
+        tokens = self.norm(tokens)
+        weights = attention_weights(torch.einsum("bd,bnd->bn", folded, tokens), valid)
+        return torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
+
+
+class Abmilp(TokenMap):
+    """Attention-based multiple-instance learning: a two-layer network weighs every token.
+
+    Source:
+        ``abmilp``: Ilse et al. 2018, arXiv 1802.04712, equation 8 without the gate; as in
+        https://github.com/billpsomas/efficient-probing, poolings/abmilp.py @ 3a87bff, without its
+        optional self-attention
+
+    >>> sum(p.numel() for p in Abmilp(dim=768, num_classes=10).parameters())
+    599051
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+    ) -> None:
+        super().__init__(dim, num_classes, dropout, use_padding)
+        self.hidden = nn.Linear(dim, dim)
+        self.weigh = nn.Linear(dim, 1)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        attention = self.weigh(nn_f.tanh(self.hidden(tokens))).squeeze(-1)
+        return torch.bmm(attention_weights(attention, valid).unsqueeze(1), tokens).squeeze(1)

@@ -2,10 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as nn_f
 
 from featcache.heads.base import Head
 from featcache.heads.binarize import binarize
+from featcache.heads.framewise import Framewise
 from featcache.heads.matching import match
+from featcache.heads.pooling import mean_tokens
 
 
 def default_per_class(num_classes: int) -> int:
@@ -13,7 +16,7 @@ def default_per_class(num_classes: int) -> int:
     return 20 if num_classes <= 500 else 10
 
 
-class ProtoFloat(Head):
+class ProtoFloat(Framewise, Head):
     """Float prototypes without a class: maximum cosine over tokens, then one dense linear layer.
 
     Args:
@@ -43,17 +46,23 @@ class ProtoFloat(Head):
         self.classify = nn.Linear(P, num_classes)
         self.use_padding = use_padding
 
+    def tokens_for_match(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        """The (B, N, D) vectors that ``match`` compares prototypes with: the tokens as they are."""
+        return tokens
+
     def prototypes_for_match(self) -> Tensor:
         """The (P, D) vectors that ``match`` compares tokens with."""
         return self.prototypes
 
     def logits_from_scores(self, scores: Tensor) -> Tensor:
-        """Scores (B, P) to logits (B, C): the part after the match."""
+        """Scores (..., P) to logits (..., C): the part after the match."""
         logits: Tensor = self.classify(self.dropout(scores.to(self.classify.weight.dtype)))
         return logits
 
     def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        scores, _ = match(tokens, self.prototypes_for_match(), None if self.use_padding else valid)
+        valid = None if self.use_padding else valid
+        tokens = self.tokens_for_match(tokens, cls, valid)
+        scores, _ = match(tokens, self.prototypes_for_match(), valid)
         return self.logits_from_scores(scores)
 
 
@@ -71,9 +80,95 @@ class ProtoBin(ProtoFloat):
     155610
     """
 
-    def __init__(self, dim: int, num_classes: int, *, clip: bool = False, **options: float | None) -> None:
-        super().__init__(dim, num_classes, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        per_class: int | None = None,
+        num_prototypes: int | None = None,
+        clip: bool = False,
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__(
+            dim,
+            num_classes,
+            per_class=per_class,
+            num_prototypes=num_prototypes,
+            dropout=dropout,
+            use_padding=use_padding,
+        )
         self.clip = clip
 
     def prototypes_for_match(self) -> Tensor:
         return binarize(self.prototypes, clip=self.clip)
+
+
+class Proto(Framewise, Head):
+    """Float prototypes that belong to a class; only they, and only positively, speak for it.
+
+    Tokens enter less the clip vector ("focal similarity"), the cosine is rectified, the weights
+    (C, J) are kept non-negative, and ``penalty`` holds a class's prototypes apart. Left out of
+    Bird-MAE's code: upsampling the token map first, and its epsilon channels inside the cosine.
+
+    Args:
+        focal: subtract the clip vector (the mean token where an encoder has no cls).
+        orthogonality: factor of ``penalty``, which is added to the loss.
+
+    Source:
+        ``proto``: arXiv 2509.24901; https://github.com/DBD-research-group/Bird-MAE
+    """
+
+    undecayed = ("prototypes",)
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        per_class: int | None = None,
+        focal: bool = True,
+        orthogonality: float = 1.0,
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        J = per_class or default_per_class(num_classes)
+        self.prototypes = nn.Parameter(torch.rand(num_classes * J, dim))
+        self.weight = nn.Parameter(torch.ones(num_classes, J))
+        self.bias = nn.Parameter(torch.full((num_classes,), -2.0))
+        self.dropout = nn.Dropout(dropout)
+        self.focal, self.orthogonality, self.use_padding = focal, orthogonality, use_padding
+
+    def tokens_for_match(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        """The tokens less the clip vector."""
+        if not self.focal:
+            return tokens
+        tokens = tokens.to(self.prototypes.dtype)
+        centre = mean_tokens(tokens, valid) if cls is None else cls.to(tokens.dtype)
+        return tokens - centre.unsqueeze(1)
+
+    def prototypes_for_match(self) -> Tensor:
+        """The (P, D) vectors that ``match`` compares tokens with, class by class."""
+        return self.prototypes
+
+    def logits_from_scores(self, scores: Tensor) -> Tensor:
+        """Scores (..., P) to logits (..., C): each class reads its own J."""
+        own = self.dropout(scores.to(self.weight.dtype).relu()).reshape(*scores.shape[:-1], *self.weight.shape)
+        logits: Tensor = (own * self.weight.relu()).sum(dim=-1) + self.bias
+        return logits
+
+    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        valid = None if self.use_padding else valid
+        tokens = self.tokens_for_match(tokens, cls, valid)
+        scores, _ = match(tokens, self.prototypes_for_match(), valid)
+        return self.logits_from_scores(scores)
+
+    def penalty(self) -> Tensor:
+        """How far each class's prototypes are from orthogonal; zero where they are."""
+        C, J = self.weight.shape
+        unit = nn_f.normalize(self.prototypes, dim=-1).view(C, J, -1)
+        excess = unit @ unit.transpose(1, 2) - torch.eye(J, device=unit.device, dtype=unit.dtype)
+        total: Tensor = self.orthogonality * excess.norm() / excess.numel()
+        return total

@@ -3,61 +3,10 @@
 from typing import Any
 
 from featcache.errors import InputError, unknown
-from featcache.heads.attentive import Attentive
 from featcache.heads.base import Head, HeadSpec
-from featcache.heads.linear import Linear
-from featcache.heads.prototypical import ProtoBin
+from featcache.heads.rows import ROWS
 
-PAPER = "arXiv 2509.24901"
-
-_ROWS = (
-    HeadSpec(
-        name="linear",
-        build=Linear,
-        reads="cls",
-        family="clip vector",
-        summary="one linear layer on the cls token, or on the mean token where there is none",
-        formula="W cls + b",
-        parameters="D*C + C",
-        source=PAPER,
-        in_paper=True,
-    ),
-    HeadSpec(
-        name="linear-mean",
-        build=Linear,
-        reads="mean",
-        family="clip vector",
-        summary="one linear layer on the mean of the valid tokens",
-        formula="W mean_n z_n + b",
-        parameters="D*C + C",
-        source=f"{PAPER} (``linear`` of encoders without cls)",
-        in_paper=False,
-    ),
-    HeadSpec(
-        name="mhca",
-        build=Attentive,
-        reads="tokens",
-        family="attentive",
-        summary="multi-head cross-attention with one learned query",
-        formula="W concat_h(sum_n softmax_n(q_h . K_h z_n / sqrt(D_h)) V_h z_n) + b",
-        parameters="2*D*D + D + D*C + C",
-        source=f"{PAPER}; AIM, arXiv 2401.08541",
-        in_paper=True,
-    ),
-    HeadSpec(
-        name="protobin",
-        build=ProtoBin,
-        reads="tokens",
-        family="prototypes",
-        summary="binary prototypes: maximum cosine over tokens, dense linear layer",
-        formula="W s + b, s_p = max_n cos(sign(u_p), z_n)",
-        parameters="P*D + P*C + C",
-        source=PAPER,
-        in_paper=True,
-    ),
-)
-
-HEADS: dict[str, HeadSpec] = {spec.name: spec for spec in _ROWS}
+HEADS: dict[str, HeadSpec] = {spec.name: spec for spec in ROWS}
 ALIASES = {"attentive": "mhca"}
 
 

@@ -1,0 +1,177 @@
+"""Heads that reduce the token map by a fixed rule: means, maxima, one convolution."""
+
+import torch
+from torch import Tensor, nn
+
+from featcache.errors import InputError
+from featcache.heads.base import Head
+
+
+def seen(valid: Tensor) -> Tensor:
+    """The tokens that count: the valid ones; all of them in a clip that has none."""
+    return valid | ~valid.any(dim=1, keepdim=True)
+
+
+def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the valid tokens: (B, N, D) to (B, D).
+
+    >>> tokens, valid = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+    >>> mean_tokens(tokens, valid)
+    tensor([[2.]])
+    """
+    if valid is None:
+        return tokens.mean(dim=1)
+    weight = seen(valid).to(tokens.dtype)
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    return torch.bmm(weight.unsqueeze(1), tokens).squeeze(1)
+
+
+def max_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """Largest value of each feature among the valid tokens: (B, N, D) to (B, D)."""
+    if valid is not None:
+        tokens = tokens.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+    return tokens.amax(dim=1)
+
+
+def need_grid(grid: tuple[int, int] | None, name: str) -> tuple[int, int]:
+    """The (F, T) of the token map, for heads that cannot do without."""
+    if grid is None:
+        raise InputError(f"head {name!r} reads the (F, T) grid of the tokens; give grid=(F, T)")
+    F, T = grid
+    return int(F), int(T)
+
+
+class TokenMap(Head):
+    """What the heads below share: an option for padding, dropout, one linear layer at the end.
+
+    Args:
+        use_padding: let padding tokens count as well.
+    """
+
+    def __init__(self, width: int, num_classes: int, dropout: float, use_padding: bool) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(width, num_classes)
+        self.use_padding = use_padding
+
+    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        dtype = self.classify.weight.dtype
+        cls = None if cls is None else cls.to(dtype)
+        pooled = self.pool(tokens.to(dtype), cls, None if self.use_padding else valid)
+        logits: Tensor = self.classify(self.dropout(pooled))
+        return logits
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class LinearC(TokenMap):
+    """One linear layer on the clip vector and the mean token, concatenated.
+
+    The paper's definition of ``linearc`` could not be found. Read as: *c* for concatenation, of the
+    two vectors that a linear probe may have (as DINOv2's linear evaluation does).
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+    ) -> None:
+        super().__init__(2 * dim, num_classes, dropout, use_padding)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        mean = mean_tokens(tokens, valid)
+        return torch.cat([mean if cls is None else cls, mean], dim=-1)
+
+
+class MeanMax(TokenMap):
+    """One linear layer on the mean and the maximum of the tokens, concatenated."""
+
+    def __init__(
+        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+    ) -> None:
+        super().__init__(2 * dim, num_classes, dropout, use_padding)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        return torch.cat([mean_tokens(tokens, valid), max_tokens(tokens, valid)], dim=-1)
+
+
+class TfMean(TokenMap):
+    """Mean over time, frequencies concatenated, one linear layer: keeps where in the spectrum.
+
+    Source:
+        Niizumi et al., https://github.com/nttcslab/m2d (without its batch norm, so that a head does
+        not depend on the batch that a clip is in)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        grid: tuple[int, int] | None = None,
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        self_grid = need_grid(grid, "tfmean")
+        super().__init__(self_grid[0] * dim, num_classes, dropout, use_padding)
+        self.grid = self_grid
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        F, T = self.grid
+        B, _, D = tokens.shape
+        frames = tokens.reshape(B, T, F * D)  # tokens are time-major
+        heard = None if valid is None else valid.reshape(B, T, F).any(dim=-1)
+        return mean_tokens(frames, heard)
+
+
+class LinPre(Head):
+    """A linear layer on every token, then the largest logit of each class.
+
+    The paper's definition of ``linpre`` could not be found. Read as: linear *before* pooling, and the
+    pooling a maximum, since with a mean it would be ``linear-mean``.
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(dim, num_classes)
+        self.use_padding = use_padding
+
+    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        logits = self.classify(self.dropout(tokens.to(self.classify.weight.dtype)))  # (B, N, C)
+        return max_tokens(logits, None if self.use_padding else valid)
+
+
+class Conv(Head):
+    """A 3 x 3 convolution over the (F, T) map to C channels, then the largest logit of each class.
+
+    The paper's definition of ``conv`` could not be found. Read as: ``linpre`` that sees a token's eight
+    neighbours too.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        grid: tuple[int, int] | None = None,
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid = need_grid(grid, "conv")
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(dim, num_classes, kernel_size=3, padding=1)
+        self.use_padding = use_padding
+
+    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        tokens = tokens.to(self.classify.weight.dtype)
+        valid = None if self.use_padding else valid
+        if valid is not None:
+            tokens = tokens * valid.unsqueeze(-1)  # beyond the audio there is silence, as beyond the edge
+        B, _, D = tokens.shape
+        F, T = self.grid
+        image = tokens.view(B, T, F, D).permute(0, 3, 1, 2)  # (B, D, T, F)
+        logits = self.classify(self.dropout(image)).flatten(2).transpose(1, 2)  # (B, N, C)
+        return max_tokens(logits, valid)
