@@ -46,6 +46,11 @@ class MapAccess:
     def read(self, spec: ArraySpec, rows: Sequence[int], out: Bytes) -> None:
         """As in `Access`."""
         places = self._clips.places(rows)
+        for start in range(0, len(places), self._files.at_once):
+            part = slice(start, start + self._files.at_once)
+            self._read_part(spec, places[part], out[part])
+
+    def _read_part(self, spec: ArraySpec, places: list[Place], out: Bytes) -> None:
         files = [self._files.get(spec, shard) for shard, _ in places]
         _advise_if_cold(files, places)
         decode = decoder(spec)

@@ -1,6 +1,7 @@
 """From the number of a clip to the shard and slot that hold it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ class ClipIndex:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.shards else 0
 
-    def places(self, rows: Sequence[int]) -> list[Place]:
-        """Where these clips are.
+    def check(self, rows: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """The rows as an array.
 
         Raises:
             IndexError: a row is not in 0..len-1.
@@ -28,6 +29,15 @@ class ClipIndex:
         clips = np.asarray(rows, dtype=np.int64).reshape(-1)
         if clips.size and (clips.min() < 0 or clips.max() >= len(self)):
             raise IndexError(f"rows {clips.min()}..{clips.max()} of a cache with {len(self)} clips")
+        return clips
+
+    def places(self, rows: Sequence[int]) -> list[Place]:
+        """Where these clips are.
+
+        Raises:
+            IndexError: a row is not in 0..len-1.
+        """
+        clips = self.check(rows)
         position = np.searchsorted(self._ends, clips, side="right")
         starts = self._ends[position] - np.asarray(self.counts, dtype=np.int64)[position]
         return list(zip(self._numbers[position].tolist(), (clips - starts).tolist(), strict=True))

@@ -26,12 +26,13 @@ def commit_shard(
     Args:
         rows: of every array once this shard is there
     """
-    files = {}
+    files: dict[str, Any] = {}
     try:
         for name, pieces in buffer.files(shard):
             files[name] = write_partial(path / name, pieces)
     except BaseException:
-        partial_path(path / name).unlink(missing_ok=True)  # frees what filled the disk
+        for name in files:
+            partial_path(path / name).unlink(missing_ok=True)  # frees what filled the disk
         raise
     for name in files:
         partial_path(path / name).rename(path / name)

@@ -51,6 +51,9 @@ def write_partial(path: Path, pieces: Iterable[Any], durable: bool = True) -> di
                 length += step.nbytes
         if durable:
             os.fsync(descriptor)
+    except BaseException:
+        partial_path(path).unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     return {"bytes": length, "crc32c": f"{checksum:08x}"}

@@ -74,8 +74,12 @@ class ShardFile:
 class ShardFiles:
     """The shard files of a cache, opened when first read; the least recently used close first.
 
-    At most a quarter of the process's file handles' worth of shards are open, fewer where
-    ``ulimit -v`` leaves less than twice their size of address space.
+    They hold at most half of the process's file handles, and at most half of its address space
+    where ``ulimit -v`` sets one.
+
+    Attributes:
+        max_open: shard files that stay open
+        at_once: clips that one read may keep open beside them
     """
 
     def __init__(self, path: Path, shard_rows: int) -> None:
@@ -84,6 +88,7 @@ class ShardFiles:
         self._bytes = 0
         self._lock = threading.Lock()
         self.max_open, self.max_bytes = _limits()
+        self.at_once = max(1, self.max_open // 4)
 
     def get(self, spec: ArraySpec, shard: int) -> ShardFile:
         """The open file of one shard of one array."""

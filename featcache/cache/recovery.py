@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from featcache.cache.clips import ClipIndex
+from featcache.cache.columns import read_column
 from featcache.cache.files import remove_partials
 from featcache.cache.fingerprint import as_json, check_same_tokens
-from featcache.cache.layout import CLIP_KEY, KEY_BYTES, CacheLayout
-from featcache.cache.ledger import LEDGER, Entry, drop_torn_line, read_ledger
+from featcache.cache.layout import CLIP_KEY, CacheLayout
+from featcache.cache.ledger import LEDGER, drop_torn_line, read_ledger
 from featcache.cache.lock import LOCK
 from featcache.cache.metadata import read_attributes
 from featcache.errors import CacheError, InputError
@@ -34,25 +34,20 @@ def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str,
     return stored, attributes
 
 
-def recover(path: Path, layout: CacheLayout) -> dict[int, Entry]:
-    """Clear away what a killed writer left and return the finished shards."""
+def recover(path: Path, layout: CacheLayout) -> dict[int, int]:
+    """Clear away what a killed writer left and return the finished shards with their clips."""
     (path / "ids").mkdir(exist_ok=True)
     for directory in (".", "ids", *(spec.name for spec in layout.arrays())):
         remove_partials(path / directory)
-
     if not (path / LEDGER).exists() and any((path / CLIP_KEY.name).glob("c.*")):
         raise CacheError(f"{path} has shards but no {LEDGER}; copy the cache again, or remove the directory")
     drop_torn_line(path)
-    return {entry.shard: entry for entry in read_ledger(path)}
+    return {entry.shard: entry.clips for entry in read_ledger(path)}
 
 
-def finished_keys(path: Path, layout: CacheLayout, entries: Mapping[int, Entry]) -> set[bytes]:
+def finished_keys(path: Path, counts: Mapping[int, int]) -> set[bytes]:
     """The clip keys of the finished shards."""
-    keys: set[bytes] = set()
-    for entry in entries.values():
-        raw = np.fromfile(path / CLIP_KEY.chunk_file(entry.shard), dtype=np.uint8)
-        keys.update(row.tobytes() for row in raw.reshape(-1, KEY_BYTES)[: entry.clips])
-    return keys
+    return {key.tobytes() for key in read_column(path, CLIP_KEY, ClipIndex(counts))}
 
 
 def shard_row_count(counts: Mapping[int, int], shard_rows: int) -> int:

@@ -13,7 +13,6 @@ from featcache.cache.commit import commit_shard
 from featcache.cache.files import writing
 from featcache.cache.fingerprint import check_same_tokens
 from featcache.cache.layout import KEY_BYTES, CacheLayout
-from featcache.cache.ledger import Entry
 from featcache.cache.lock import WriterLock
 from featcache.cache.metadata import write_metadata
 from featcache.cache.reader import TokenCache
@@ -38,8 +37,9 @@ class CacheWriter:
         self.path = path
         self.layout, self._attributes = open_layout(path, layout)
         self._lock = lock
-        self._entries: dict[int, Entry] = recover(path, self.layout)
-        self.done_keys: set[bytes] = finished_keys(path, self.layout, self._entries)
+        self._counts: dict[int, int] = recover(path, self.layout)
+        self._shard = 0  # the next one
+        self.done_keys: set[bytes] = finished_keys(path, self._counts)
         self._attributes["complete"] = False  # until `close`
         self._write_metadata(durable=True)
         self._buffers = [ShardBuffer(self.layout), ShardBuffer(self.layout)]
@@ -184,12 +184,13 @@ class CacheWriter:
                 raise InputError(f"clip {clip_id!r}: {valid} valid tokens of {len(tokens[layer])}")
 
     def _commit(self, buffer: ShardBuffer) -> None:
-        shard = next(k for k in range(len(self._entries) + 1) if k not in self._entries)
-        counts = {k: entry.clips for k, entry in self._entries.items()} | {shard: len(buffer.ids)}
-        rows = shard_row_count(counts, self.layout.shard_rows)
+        while self._shard in self._counts:  # the lowest free number: a repaired cache fills its gaps
+            self._shard += 1
+        end = self._shard * self.layout.shard_rows + len(buffer.ids)
+        rows = max(end, shard_row_count(self._counts, self.layout.shard_rows))
         with writing(self.path):
-            entry = commit_shard(self.path, self.layout, self._attributes, shard, buffer, rows)
-        self._entries[shard] = entry
+            commit_shard(self.path, self.layout, self._attributes, self._shard, buffer, rows)
+        self._counts[self._shard] = len(buffer.ids)
         self.done_keys.update(buffer.keys)
 
     def _settle(self) -> None:
@@ -198,8 +199,7 @@ class CacheWriter:
             self._pending.result()
 
     def _write_metadata(self, durable: bool) -> None:
-        counts = {k: entry.clips for k, entry in self._entries.items()}
-        rows = shard_row_count(counts, self.layout.shard_rows)
+        rows = shard_row_count(self._counts, self.layout.shard_rows)
         write_metadata(self.path, self.layout, self._attributes, rows, durable=durable)
 
     def _release(self) -> None:
