@@ -108,7 +108,7 @@ class Batcher(Generic[T]):
         event = None
         if self._runner.device.type == "cuda":
             encoded = _to_host(encoded)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._land()
         self._flying = ([(item, valid) for item, valid, _ in group], encoded, event)

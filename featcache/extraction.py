@@ -10,8 +10,7 @@ import torch
 
 from featcache import __version__
 from featcache.audio import RESAMPLER, duration
-from featcache.cache import TokenCache
-from featcache.cache.writer import CacheLayout, CacheWriter
+from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.digests import clip_keys
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from featcache.cache import TokenCache
-from featcache.cache.writer import CacheWriter
+from featcache.cache import CacheWriter, TokenCache
 from featcache.canaries import check_canaries
 from featcache.decoding import decode_ahead
 from featcache.encoding import Batcher, ClipTokens, Runner
