@@ -1,15 +1,12 @@
 """``featcache probe``: a token cache to test scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from featcache.heads.results import Result
 
-
-@click.command(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped.")
+@click.command(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped (the same command goes on).")
 @click.argument("caches", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CACHE...")
 @click.option(
     "--manifest",
@@ -18,55 +15,77 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Labels and splits (may be repeated); the manifest last extracted from by default.",
 )
-@click.option("--head", "heads", multiple=True, required=True, help="Name of a head (may be repeated).")
 @click.option(
-    "--out",
-    default="results",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of results and heads.",
+    "--head", "heads", multiple=True, required=True, help="NAME or NAME:option=value,... (may be repeated)."
 )
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--batch-size", type=click.IntRange(2), default=128, show_default=True)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="1e-3 by default, prototypes 1e-2.")
-@click.option("--weight-decay", type=click.FloatRange(0), default=1e-4, show_default=True)
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each head.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of clips.")
+@click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of results."
+)
+@click.option("--search", is_flag=True, help="Search learning rate and weight decay, then train the best.")
+@click.option(
+    "--preset", default="unmute", show_default=True, help="Protocol: unmute, bat or fast (docs/protocol.md)."
+)
+@click.option("--trials", type=click.IntRange(1), help="Trials of a search; half Sobol, half TPE.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of each head; 1, after a search the preset's.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of order, initial weights and search.")
 @click.option("--folds", is_flag=True, help="Cross-validate over the column 'fold' of the manifest.")
+@click.option(
+    "--layer", "layers", multiple=True, type=int, help="Layer to probe (may be repeated); the last."
+)
+@click.option("--epochs", type=click.IntRange(1), help="The preset's by default.")
+@click.option("--batch-size", type=click.IntRange(2), help="The preset's by default.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Fix the learning rate.")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Fix the weight decay.")
+@click.option("--loss", help="asymmetric for multi-label, cross-entropy for single-label by default.")
+@click.option("--patience", type=click.IntRange(1), help="Stop a head after so many epochs without gain.")
+@click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of a gradient.")
 @click.option(
     "--task", type=click.Choice(["multi-label", "single-label"]), help="Decided by the labels by default."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device-cache",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Load all tokens to the device once; auto where they fit.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines.")
 def probe(
-    caches: tuple[Path, ...], manifests: tuple[Path, ...], heads: tuple[str, ...], **options: Any
+    caches: tuple[Path, ...],
+    manifests: tuple[Path, ...],
+    heads: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train heads on the tokens of each CACHE side by side, and test them.
 
+    All heads learn from one read of each batch, each exactly as it would alone. The same command
+    again goes on where it stopped, and trains nothing that OUT has a result of.
+
     \b
     featcache probe caches/logmel.zarr --head linear --head attentive --head protobin
+    featcache probe a.zarr b.zarr --head linear --head protobin --search
+    torchrun --nproc-per-node 4 -m featcache.cli probe a.zarr --head protobin --search
     """
+    import json
+
+    from featcache.cli.live import Live
     from featcache.heads.probe import probe as run
-    from featcache.heads.trial import Training
+    from featcache.heads.summary import summary_lines
 
-    training = Training(**{name: options.pop(name) for name in ("epochs", "batch_size", "seed")})
-    results = [
-        result
-        for cache in caches
-        for result in run(
-            cache, manifests, heads=heads, training=training, say=click.echo, progress=True, **options
-        )
-    ]
-    _table(results)
-    click.echo(f"results: {options['out'] / 'results.jsonl'}")
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
 
-
-def _table(results: list["Result"]) -> None:
-    """One plain line a head."""
-    for result in results:
-        split = "test" if result["test"] else "valid"
-        fold = "" if result["fold"] is None else f" fold {result['fold']}"
-        click.echo(
-            f"{result['encoder']} {result['dataset']}{fold} {result.label}: {split} {result['metric']} "
-            f"{100 * result.value:.2f} (epoch {result['epoch']} of {result['epochs']}, "
-            f"{result['seconds']:.1f} s)"
-        )
+    results = []
+    for cache in caches:
+        results += run(cache, manifests, heads=heads, say=say, watch=Live(), progress=True, **options)
+    if as_json:
+        for result in results:
+            click.echo(json.dumps(result.line))
+    elif results:
+        for line in summary_lines(results):
+            click.echo(line)
+        click.echo(f"results: {options['out'] / 'results.jsonl'}")
+        click.echo(f"next: featcache compare {options['out']}")

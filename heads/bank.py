@@ -30,11 +30,19 @@ class Bank:
     Args:
         tasks: what the trials' ``task`` counts
         source: reads what the trials need, see ``needs_of``
+        keep: keep the best weights of each trial, not its scores alone
     """
 
     def __init__(
-        self, trials: Sequence[Trial], tasks: Sequence[Task], source: Source, training: Training
+        self,
+        trials: Sequence[Trial],
+        tasks: Sequence[Task],
+        source: Source,
+        training: Training,
+        *,
+        keep: bool = True,
     ) -> None:
+        self.keep = keep
         self.trials, self.tasks, self.source, self.training = list(trials), list(tasks), source, training
         self.device = source.device
         self.outcomes = [Outcome(trial=trial) for trial in trials]
@@ -182,7 +190,7 @@ class Bank:
         clips = len(self.tasks[trials[0].task].train)
         steps = num_batches(clips, self.training.batch_size)
         heads = [self._head(trial) for trial in trials]
-        return Group(ids, trials, heads, self.training, steps, self.device)
+        return Group(ids, trials, heads, self.training, steps, self.device, self.keep)
 
     def _head(self, trial: Trial) -> Head:
         return fresh_head(trial, self.tasks[trial.task], self.source.cache)

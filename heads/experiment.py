@@ -52,11 +52,16 @@ class Experiment:
                 [question.test.rows] if test else [question.task.train.rows, question.task.valid.rows]
             )
         ]
-        needs: set[Need] = set()
-        for trial in trials:
-            reads = head_spec(trial.head).reads
-            needs |= needs_of(reads, self.cache.layers, trial.layer, self.cache.has_cls)
-        return Source(self.cache, needs, np.concatenate(rows), self.device, self.device_cache)
+        return Source(self.cache, self.needs(trials), np.concatenate(rows), self.device, self.device_cache)
+
+    def needs(self, trials: Sequence[Trial]) -> set[Need]:
+        """What of a clip these trials read."""
+        layers, has_cls = self.cache.layers, self.cache.has_cls
+        return {
+            need
+            for trial in trials
+            for need in needs_of(head_spec(trial.head).reads, layers, trial.layer, has_cls)
+        }
 
     @cached_property
     def digest(self) -> str:

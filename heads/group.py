@@ -22,6 +22,7 @@ class Group:
         ids: the number of each trial in its pass
         heads: one freshly built head per trial
         epoch_steps: batches in an epoch of the trials' task
+        keep: keep the best weights, not the scores alone
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Group:
         training: Training,
         epoch_steps: int,
         device: torch.device,
+        keep: bool = True,
     ) -> None:
         self.ids, self.trials, self.training, self.device = list(ids), list(trials), training, device
         self.epoch_steps = epoch_steps
@@ -43,7 +45,8 @@ class Group:
         )
         self.optimiser = StackedAdamW(self.stack.parameters, lr, decay)
         self.loss = torch.vmap(build_loss(trials[0].loss), in_dims=(0, None))
-        self.best = {name: value.clone() for name, value in self.stack.state().items()}
+        best = self.stack.state() if keep else {}
+        self.best = {name: value.clone() for name, value in best.items()}
         self.loss_sum = torch.zeros(len(ids), device=device)
         self.loss_count = 0
 
@@ -88,13 +91,13 @@ class Group:
 
     def remember(self, rows: Sequence[int]) -> None:
         """Take the weights of these trials as their best so far."""
-        if rows:
-            for name, value in self.stack.state().items():
-                self.best[name][list(rows)] = value[list(rows)]
+        state = self.stack.state()
+        for name, value in self.best.items() if rows else ():
+            value[list(rows)] = state[name][list(rows)]
 
-    def best_of(self, row: int) -> dict[str, Tensor]:
-        """The best weights of one trial, on the CPU."""
-        return {name: value[row].cpu().clone() for name, value in self.best.items()}
+    def best_of(self, row: int) -> dict[str, Tensor] | None:
+        """The best weights of one trial, on the CPU; None where none are kept."""
+        return {name: value[row].cpu().clone() for name, value in self.best.items()} or None
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these trials alone."""
@@ -118,9 +121,10 @@ class Group:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``; the group holds the same trials."""
         own = self.state()
-        for part in ("weights", "best", "mean", "square"):
-            for name, value in own[part].items():
-                value.copy_(state[part][name])
+        with torch.no_grad():
+            for part in ("weights", "best", "mean", "square"):
+                for name, value in own[part].items():
+                    value.copy_(state[part][name])
         self.optimiser.steps = state["steps"]
 
 

@@ -1,21 +1,16 @@
-"""One pass of the bank that survives interruption: its state is saved as epochs end."""
+"""One pass of the bank that survives interruption and may be shared by several ranks."""
 
-import os
-import pickle
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from featcache.heads.bank import Bank, OnEpoch
 from featcache.heads.experiment import Experiment
+from featcache.heads.ranks import Ranks
+from featcache.heads.resume import Saver, rank_file, restore
 from featcache.heads.trial import Outcome, Training, Trial
 
-# (epoch, trials, outcomes so far) -> nothing: what a live table shows
-Watch = Callable[[int, Sequence[Outcome]], None]
-SHARE = 0.1  # of the time may go into saving; where states are large, not every epoch is saved
+# (epoch from 1, epochs, what is known of this rank's trials) -> nothing: what a live table shows
+Watch = Callable[[int, int, Sequence[Outcome]], None]
 
 
 def run_pass(
@@ -24,67 +19,69 @@ def run_pass(
     training: Training,
     *,
     state: Path,
+    ranks: Ranks,
     on_epoch: OnEpoch | None = None,
     watch: Watch | None = None,
+    keep: bool = True,
 ) -> list[Outcome]:
     """Train trials side by side; go on from ``state`` where a run of the same name was cut off.
 
-    The epochs that the state holds are told to ``on_epoch`` and ``watch`` again, so a caller sees
-    the same calls as in an unbroken run.
+    The epochs that the state holds are told to ``on_epoch`` again, so that a caller hears the same
+    as in an unbroken run.
+
+    Args:
+        state: a name for what is saved, see ``resume``; the caller forgets it when all is written
+        keep: keep the best weights of each trial (a search needs the scores alone)
+
+    Returns:
+        All outcomes in the order of the trials; with several ranks, on each of them.
     """
-    bank = Bank(trials, experiment.tasks, experiment.source(trials), training)
-    known = _load(state, bank.device)
-    if known is not None:
-        bank.restore(known)
-        _retell(bank.outcomes, bank.epoch, on_epoch)
-    saver = _Saver(state, bank)
+    numbers = ranks.mine(list(range(len(trials))))
+    own = [trials[number] for number in numbers]
+    bank = Bank(own, experiment.tasks, experiment.source(own), training, keep=keep)
+    path = rank_file(state, ranks)
+    told = _Teller(bank, numbers, ranks, on_epoch)
+    restore(bank, path, ranks)
+    for epoch in range(1, bank.epoch + 1):
+        told.tell(epoch, _scores(bank.outcomes, epoch))
+    saver = Saver(path, bank)
 
     def after_epoch() -> None:
         saver.save()
         if watch:
-            watch(bank.epoch, bank.outcomes)
+            watch(bank.epoch, training.epochs, bank.outcomes)
 
-    return bank.train(on_epoch, after_epoch)
-
-
-def _retell(outcomes: Sequence[Outcome], epochs: int, on_epoch: OnEpoch | None) -> None:
-    for epoch in range(1, epochs + 1) if on_epoch else ():
-        assert on_epoch is not None
-        on_epoch(
-            epoch,
-            {
-                number: outcome.scores[epoch - 1]
-                for number, outcome in enumerate(outcomes)
-                if len(outcome.scores) >= epoch
-            },
-        )
+    bank.train(told.tell, after_epoch)
+    for epoch in range(told.epoch + 1, training.epochs + 1) if ranks.size > 1 else ():
+        told.tell(epoch, {})  # other ranks may still train: they wait for an answer
+    return _collect(bank.outcomes, ranks, len(trials))
 
 
-class _Saver:
-    """Writes the state of a bank now and then: whole, or not at all."""
+class _Teller:
+    """Tells every rank's scores to ``on_epoch``, under the numbers of the whole pass."""
 
-    def __init__(self, path: Path, bank: Bank) -> None:
-        self.path, self.bank = path, bank
-        self._next = time.perf_counter()
+    def __init__(self, bank: Bank, numbers: Sequence[int], ranks: Ranks, on_epoch: OnEpoch | None) -> None:
+        self.bank, self.numbers, self.ranks, self.on_epoch = bank, list(numbers), ranks, on_epoch
+        self.epoch = 0
 
-    def save(self) -> None:
-        began = time.perf_counter()
-        if began < self._next:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(self.bank.state(), temporary)
-        temporary.replace(self.path)
-        ended = time.perf_counter()
-        self._next = ended + (ended - began) / SHARE
+    def tell(self, epoch: int, scores: Mapping[int, float]) -> Collection[int]:
+        self.epoch = epoch
+        own = {self.numbers[index]: score for index, score in scores.items()}
+        if self.on_epoch is None:
+            return ()
+        known = {number: score for part in self.ranks.gather(own) for number, score in part.items()}
+        stopped = self.on_epoch(epoch, known)
+        return {index for index, number in enumerate(self.numbers) if number in stopped}
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A saved state; None where there is none, or none that can be read (then training starts over)."""
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        return None
-    return state
+def _scores(outcomes: Sequence[Outcome], epoch: int) -> dict[int, float]:
+    return {
+        index: outcome.scores[epoch - 1]
+        for index, outcome in enumerate(outcomes)
+        if len(outcome.scores) >= epoch
+    }
+
+
+def _collect(outcomes: list[Outcome], ranks: Ranks, count: int) -> list[Outcome]:
+    parts = ranks.gather(outcomes)
+    return [parts[number % ranks.size][number // ranks.size] for number in range(count)]

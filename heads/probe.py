@@ -2,57 +2,56 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featcache.encoding import choose_device
+from featcache.errors import InputError, Interrupted
+from featcache.heads.choice import Choice, parse_choice
 from featcache.heads.data import Kind, Say
 from featcache.heads.experiment import Experiment, choose_layers, open_experiment
-from featcache.heads.finish import finish, run_digest
-from featcache.heads.passes import Watch, run_pass
-from featcache.heads.results import RESULTS, Result, digest_of, read_results
+from featcache.heads.passes import Watch
+from featcache.heads.presets import Preset, preset_named
+from featcache.heads.ranks import Ranks
+from featcache.heads.results import Result
+from featcache.heads.run import Run
+from featcache.heads.search import Plan
 from featcache.heads.source import DeviceCache
-from featcache.heads.table import head_spec
-from featcache.heads.trial import Outcome, Training, Trial
+from featcache.heads.trial import Trial
 from featcache.manifest import Manifest
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
+    from featcache.heads.study import Ranges
 
-# Learning rates of a single run, by family: the geometric middle of the paper's search ranges
-# ([1e-4, 7e-3], prototypes [2e-3, 8e-2]) to one digit, and of its weight decays ([1e-5, 5e-4]).
-# Chosen before any run, and the same for every encoder.
-LR = 1e-3
-PROTOTYPE_LR = 1e-2
-WEIGHT_DECAY = 1e-4
-LOSS: Mapping[Kind, str] = {"multi-label": "asymmetric", "single-label": "cross-entropy"}
-
-
-def default_lr(head: str) -> float:
-    """The learning rate of a head that is not searched for."""
-    return PROTOTYPE_LR if head_spec(head).family == "prototypes" else LR
+Manifests = Manifest | str | Path | Sequence[Manifest | str | Path] | None
 
 
 def probe(
     cache: "TokenCache | str | Path",
-    manifest: Manifest | str | Path | Sequence[Manifest | str | Path] | None = None,
+    manifest: Manifests = None,
     *,
     heads: Sequence[str],
     out: str | Path = "results",
+    search: bool = False,
+    preset: str = "unmute",
     task: Kind | None = None,
     folds: bool = False,
     layers: Sequence[int] | None = None,
     lr: float | None = None,
-    weight_decay: float = WEIGHT_DECAY,
+    weight_decay: float | None = None,
     loss: str | None = None,
-    seeds: int = 1,
-    training: Training | None = None,
-    options: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
     device: str = "auto",
     device_cache: DeviceCache = "auto",
     say: Say | None = None,
     watch: Watch | None = None,
     progress: bool = False,
+    dry_run: bool = False,
+    **training: Any,
 ) -> list[Result]:
     """Train each head on each question of the manifest side by side, and test it.
 
@@ -61,79 +60,104 @@ def probe(
 
     Args:
         manifest: the one that the cache was last extracted from unless given; several share a pass
+        heads: names, or names with options: ``protobin:per_class=10``
         out: folder of results.jsonl, the trained heads and their test scores
-        folds: cross-validate over the manifest's folds
-        lr: of all heads; ``default_lr`` of each unless given
-        seeds: how many times each head is trained, with seeds 0, 1, …
-        options: of the heads, e.g. ``{"per_class": 10}``
+        search: choose learning rate and weight decay on the validation split, then train the best
+            setting ``seeds`` times
+        preset: the protocol whose numbers hold where none is given, see ``PRESETS``
+        folds: cross-validate over the manifest's folds; with a search, each fold has its own
+        seeds: how many times each head is trained: with seeds ``seed``, ``seed + 1``, …
+        seed: of the order of clips, of held-out clips and of the search, too
+        dry_run: say what it would cost, and do nothing
+        training: fields of ``Training``, e.g. ``epochs=10``
 
     Raises:
         InputError: nothing to train on, unknown names, clips that are not in the cache.
+        Interrupted: Ctrl-C; what is finished is kept.
     """
-    say = say or logging.getLogger("featcache").info
-    training = training or Training()
-    for name in heads:
-        head_spec(name)
+    ranks = Ranks()
+    say = (say or logging.getLogger("featcache").info) if ranks.first else _hush
+    protocol = preset_named(preset)
+    choices = [_with_preset(parse_choice(name), protocol) for name in heads]
     manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
     experiment = open_experiment(
         cache,
         manifests,
-        device=choose_device(device),
+        device=choose_device(ranks.device(device)),
         say=say,
         folds=folds,
         kind=task,
         device_cache=device_cache,
-        progress=progress,
+        seed=seed,
+        progress=progress and ranks.first,
     )
-    trials = [
+    run = Run(
+        experiment, protocol.training(experiment.tasks, seed=seed, **training), Path(out), ranks, say, watch
+    )
+    bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
+    plan = _plan(protocol, trials, seed) if search else None
+    count = seeds or (protocol.seeds if search else 1)
+    if dry_run:
+        run.estimate(bases, plan, count)
+        return []
+    ranges = {"lr": lr, "weight_decay": weight_decay}
+    try:
+        record: dict[str, Any] = {"preset": preset, "search": plan and asdict(plan), "fixed": ranges}
+        if plan is not None:
+            bases = run.search(bases, [_ranges(protocol, base, ranges) for base in bases], plan)
+        wanted = [replace(base, seed=seed + number) for base in bases for number in range(count)]
+        return run.train_and_test(wanted, record)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; finished heads and trials are in {out}, and the same command goes on from there"
+        ) from None
+
+
+def _with_preset(choice: Choice, protocol: Preset) -> Choice:
+    return Choice(choice.name, {**protocol.options.get(choice.name, {}), **choice.options})
+
+
+def _bases(
+    experiment: Experiment,
+    choices: Sequence[Choice],
+    layers: Sequence[int] | None,
+    protocol: Preset,
+    lr: float | None,
+    weight_decay: float | None,
+    loss: str | None,
+    seed: int,
+) -> list[Trial]:
+    """One trial for each task, layer and head, with what is given or what the protocol fixes."""
+    return [
         Trial(
-            head=head_spec(name).name,
+            head=choice.name,
             task=number,
             layer=layer,
-            lr=lr or default_lr(name),
-            weight_decay=weight_decay,
-            loss=loss or LOSS[asked.kind],
+            lr=protocol.lr_of(choice.name) if lr is None else lr,
+            weight_decay=protocol.weight_decay[task.kind] if weight_decay is None else weight_decay,
+            loss=loss or protocol.loss[task.kind],
             seed=seed,
-            options=dict(options or {}),
+            options=choice.options,
         )
-        for number, asked in enumerate(experiment.tasks)
+        for number, task in enumerate(experiment.tasks)
         for layer in choose_layers(experiment.cache, layers)
-        for name in heads
-        for seed in range(seeds)
+        for choice in choices
     ]
-    return train_and_test(experiment, trials, training, Path(out), {"search": None}, say=say, watch=watch)
 
 
-def train_and_test(
-    experiment: Experiment,
-    trials: Sequence[Trial],
-    training: Training,
-    out: Path,
-    protocol: Mapping[str, Any],
-    *,
-    say: Say,
-    watch: Watch | None = None,
-) -> list[Result]:
-    """Train what ``out`` has no result of yet; all results, in the order of the trials."""
-    digests = [run_digest(experiment, trial, training, protocol) for trial in trials]
-    known = {result["run"]: result for result in read_results([out])} if (out / RESULTS).exists() else {}
-    todo = [trial for trial, digest in zip(trials, digests, strict=True) if digest not in known]
-    if len(todo) < len(trials):
-        say(f"{len(trials) - len(todo)} of {len(trials)} heads are in {out / RESULTS} already")
-    if todo:
-        state = out / "state" / f"{digest_of(digests)}.pt"
-        outcomes = run_pass(experiment, todo, training, state=state, watch=watch)
-        for outcome in outcomes:
-            if outcome.status == "failed":
-                say(_failure(outcome))
-        known |= {result["run"]: result for result in finish(experiment, outcomes, training, out, protocol)}
-        state.unlink(missing_ok=True)
-    return [known[digest] for digest in digests if digest in known]
+def _plan(protocol: Preset, trials: int | None, seed: int) -> Plan:
+    if not trials and not protocol.sobol:
+        raise InputError(f"preset {protocol.name!r} has fixed settings; leave out --search, or give --trials")
+    if trials is None:
+        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, seed=seed)
+    return Plan(sobol=trials - trials // 2, tpe=trials // 2, seed=seed)
 
 
-def _failure(outcome: Outcome) -> str:
-    trial = outcome.trial
-    return (
-        f"{trial.head} (lr {trial.lr:g}, seed {trial.seed}) failed: its loss was not finite in "
-        f"epoch {len(outcome.losses)}; try a smaller --lr"
-    )
+def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":
+    """What is searched for a head: all that is not given."""
+    own = {"lr": protocol.lr_range_of(base.head), "weight_decay": protocol.weight_decay_range}
+    return {name: own[name] for name, value in given.items() if value is None}
+
+
+def _hush(line: str) -> None:
+    """Other ranks than the first say nothing."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,12 @@ class Result:
 
     def __getitem__(self, name: str) -> Any:
         return self.line[name]
+
+    @property
+    def encoder(self) -> str:
+        """The encoder as tables name it: with its storage dtype where that is not float16."""
+        dtype = self["cache"]["dtype"]
+        return str(self["encoder"]) + ("" if dtype == "float16" else f" ({dtype})")
 
     @property
     def label(self) -> str:
@@ -53,20 +59,14 @@ class Result:
 
 def append_result(home: Path, line: Mapping[str, Any]) -> Result:
     """Add one line to the results in ``home`` and make it durable."""
-    text = json.dumps(_plain(line), allow_nan=False)
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / RESULTS).open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return Result(json.loads(text), home)
+    append_lines(home / RESULTS, [line])
+    return Result(json.loads(_json(line)), home)
 
 
 def read_results(paths: Iterable[str | Path]) -> list[Result]:
     """The results of files or of folders that hold a ``results.jsonl``, in order.
 
-    A run that is listed twice counts once, by its last line; a line cut short by a crash is passed
-    over.
+    A run that is listed twice counts once, by its last line.
 
     Raises:
         MissingError: a path does not exist.
@@ -77,12 +77,35 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
         file = path / RESULTS if path.is_dir() else path
         if not file.is_file():
             raise MissingError(f"no results at {file}; make some with 'featcache probe CACHE --out {path}'")
-        lines = file.read_text(encoding="utf-8").splitlines()
-        for number, text in enumerate(lines, 1):
-            line = _parse(text, file, number, last=number == len(lines))
-            if line is not None:
-                found[line["run"]] = Result(line, file.parent)
+        for number, line in read_lines(file):
+            if not {"run", "head", "metric"} <= set(line):
+                raise InputError(f"{file} line {number} is not a result; wanted the results.jsonl of a probe")
+            found[line["run"]] = Result(line, file.parent)
     return list(found.values())
+
+
+def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON lines to a file and make them durable; a last line torn by a crash is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell() and not _ends_line(file):
+            file.write(b"\n")
+        file.write("".join(_json(line) + "\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with their line numbers; what a crash has torn is passed over."""
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict):
+            found.append((number, line))
+    return found
 
 
 def digest_of(values: Any) -> str:
@@ -90,18 +113,13 @@ def digest_of(values: Any) -> str:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parse(text: str, file: Path, number: int, *, last: bool) -> dict[str, Any] | None:
-    if not text.strip():
-        return None
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError:
-        if last:
-            return None
-        line = None
-    if not isinstance(line, dict) or not {"run", "head", "metric"} <= set(line):
-        raise InputError(f"{file} line {number} is not a result of featcache; wanted results.jsonl files")
-    return line
+def _json(line: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(line), allow_nan=False)
+
+
+def _ends_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _plain(value: Any) -> Any:

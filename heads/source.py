@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featcache.cache.dtypes import store_dtype
 from featcache.heads.batch import Batch, Need, Scratch
 from featcache.heads.memory import free_memory
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 DeviceCache = Literal["auto", "on", "off"]
 SMALL = 256 << 20  # [bytes] below this, handing batches between threads costs more than it saves
+
+
+def clip_bytes(cache: "TokenCache") -> int:
+    """[bytes] of one clip's stored tokens of one layer."""
+    return cache.num_tokens * cache.dim * store_dtype(cache.dtype).bits // 8
 
 
 class Source:
@@ -63,8 +69,7 @@ class Source:
     @property
     def bytes_per_clip(self) -> int:
         """[bytes] of tokens that one read of a clip moves."""
-        bits = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}[self.cache.dtype]
-        return len(self.token_layers) * self.cache.num_tokens * self.cache.dim * bits // 8
+        return len(self.token_layers) * clip_bytes(self.cache)
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Ask the kernel for the tokens of these rows; returns at once."""
