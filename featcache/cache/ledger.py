@@ -87,7 +87,9 @@ def parse_line(line: bytes) -> Entry | None:
     try:
         record = json.loads(line)
         entry = Entry(shard=record["shard"], clips=record["clips"], files=record["files"])
-    except (ValueError, KeyError, TypeError):
+        numbers = [entry.shard, entry.clips, *(file["bytes"] for file in entry.files.values())]
+        texts = [file["crc32c"] for file in entry.files.values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    sound = isinstance(entry.shard, int) and isinstance(entry.clips, int) and isinstance(entry.files, dict)
+    sound = all(type(number) is int for number in numbers) and all(type(text) is str for text in texts)
     return entry if sound and line.endswith(b"\n") else None

@@ -83,6 +83,8 @@ def _read_ledger(path: Path) -> tuple[dict[int, Entry], list[Damage]]:
     for number, line in enumerate(lines, start=1):
         entry = parse_line(line)
         if entry is not None:
+            if entry.shard in entries:
+                damages.append(Damage(shard=entry.shard, file=LEDGER, reason="is listed twice"))
             entries[entry.shard] = entry
         elif line.endswith(b"\n"):  # else cut short by a crash: the next writer drops it
             damages.append(Damage(shard=None, file=LEDGER, reason=f"line {number} cannot be read"))
