@@ -117,7 +117,7 @@ def start(manifest: Path, out: Path) -> "subprocess.Popen[str]":
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_path: Path, sign: int) -> None:
-    manifest, out = make_manifest(300), tmp_path / "c.zarr"
+    manifest, out = make_manifest(100), tmp_path / "c.zarr"
     process = start(manifest, out)
     while not (out / "ledger.jsonl").exists() or not (out / "ledger.jsonl").read_text():
         assert process.poll() is None, process.communicate()
@@ -128,10 +128,10 @@ def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_p
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
     stored = len(TokenCache.open(out))
-    assert 4 <= stored < 300
+    assert 4 <= stored < 100
     result = run("extract", manifest, "--out", out, *LOGMEL, "--batch-size", "2")
     assert result.exit_code == 0, result.output
-    assert f"{300 - stored} encoded, {stored} already there" in result.stdout
+    assert f"{100 - stored} encoded, {stored} already there" in result.stdout
 
 
 def array_bytes(cache: Path) -> dict[str, bytes]:
@@ -146,7 +146,7 @@ def array_bytes(cache: Path) -> dict[str, bytes]:
 def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(
     make_manifest: Make, tmp_path: Path
 ) -> None:
-    manifest, out = make_manifest(120), tmp_path / "c.zarr"
+    manifest, out = make_manifest(60), tmp_path / "c.zarr"
     settings = [*LOGMEL, "--batch-size", "2", "--workers", "1"]
     assert run("extract", manifest, "--out", tmp_path / "whole.zarr", *settings).exit_code == 0
     for delay in (0.0, 0.05, 0.15):
@@ -163,7 +163,7 @@ def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(
 
 
 def test_a_second_process_is_told_who_writes(make_manifest: Make, tmp_path: Path) -> None:
-    manifest, out = make_manifest(300), tmp_path / "c.zarr"
+    manifest, out = make_manifest(100), tmp_path / "c.zarr"
     process = start(manifest, out)
     while not (out / "ledger.jsonl").exists() or not (out / "ledger.jsonl").read_text():
         assert process.poll() is None, process.communicate()
@@ -174,7 +174,7 @@ def test_a_second_process_is_told_who_writes(make_manifest: Make, tmp_path: Path
     assert second.exit_code == 1
     assert f"{process.pid}" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1
-    assert len(TokenCache.open(out)) == 300
+    assert len(TokenCache.open(out)) == 100
 
 
 def test_a_full_disk_is_one_line_and_can_be_resumed(make_manifest: Make, tmp_path: Path) -> None:
