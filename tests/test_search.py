@@ -1,0 +1,247 @@
+"""A search: repeatable, resumable, blind to the test labels, and the same on several ranks."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featcache.errors import Interrupted
+from featcache.heads.data import Part, Sealed
+from featcache.heads.probe import probe
+from featcache.heads.results import Result, read_lines
+from featcache.heads.resume import Saver
+from featcache.heads.search import TRIALS, Plan, rungs
+from featcache.heads.study import Study
+from featcache.heads.trial import Outcome, Trial
+
+Make = Callable[..., tuple[Path, Path]]
+SEARCH: dict[str, Any] = {"search": True, "trials": 8, "seeds": 2, "epochs": 6, "batch_size": 16}
+HEADS = ["linear", "protobin:per_class=3"]
+
+
+def numbers(results: Sequence[Result]) -> list[Any]:
+    return [(result["lr"], result["seed"], result["valid_scores"], result["test"]) for result in results]
+
+
+def trials(out: Path) -> list[dict[str, Any]]:
+    return [{**line, "seconds": 0} for _, line in read_lines(out / TRIALS)]
+
+
+def test_a_search_finds_settings_and_lists_its_trials(make_tokens: Make, tmp_path: Path) -> None:
+    results = probe(*make_tokens(), heads=HEADS, out=tmp_path, **SEARCH)
+    assert [(result["head"], result["seed"]) for result in results] == [
+        ("linear", 0), ("linear", 1), ("protobin", 0), ("protobin", 1)
+    ]  # fmt: skip
+    listed = trials(tmp_path)
+    assert len(listed) == 2 * 8
+    for head, low, high in (("linear", 1e-4, 7e-3), ("protobin", 2e-3, 8e-2)):
+        own = [line for line in listed if line["head"] == head]
+        assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in own)
+        done = [line for line in own if line["status"] == "done"]
+        best = max(done, key=lambda line: max(line["scores"]))
+        assert {result["lr"] for result in results if result["head"] == head} == {best["lr"]}
+        assert any(line["status"] == "pruned" for line in own)
+
+
+def test_the_same_search_twice_gives_the_same_numbers_bit_for_bit(make_tokens: Make, tmp_path: Path) -> None:
+    made = make_tokens()
+    one, two = (probe(*made, heads=HEADS, out=tmp_path / name, **SEARCH) for name in ("one", "two"))
+    assert numbers(one) == numbers(two)
+    assert trials(tmp_path / "one") == trials(tmp_path / "two")
+
+
+def test_a_given_learning_rate_is_not_searched(make_tokens: Make, tmp_path: Path) -> None:
+    probe(*make_tokens(), heads=["linear"], out=tmp_path, lr=0.005, **SEARCH)
+    listed = trials(tmp_path)
+    assert {line["lr"] for line in listed} == {0.005}
+    assert len({line["weight_decay"] for line in listed}) == 8
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 8, 14, 16])
+def test_a_search_cut_off_anywhere_goes_on_to_the_same_numbers(
+    killed_after: int, make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_tokens()
+    whole = probe(*made, heads=HEADS, out=tmp_path / "whole", **SEARCH)
+    monkeypatch.setattr(Saver, "save", _save_always)
+    ended = 0
+
+    def watch(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
+        nonlocal ended
+        ended += 1
+        if ended == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        probe(*made, heads=HEADS, out=tmp_path / "cut", watch=watch, **SEARCH)
+    again = probe(*made, heads=HEADS, out=tmp_path / "cut", **SEARCH)
+    assert numbers(again) == numbers(whole)
+    assert trials(tmp_path / "cut") == trials(tmp_path / "whole")
+    assert not list((tmp_path / "cut" / "state").iterdir())
+
+
+def _save_always(self: Saver) -> None:
+    self._next = 0.0
+    _save(self)
+
+
+_save = Saver.save
+
+
+def test_an_interrupted_probe_trains_only_the_epochs_that_are_left(
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_tokens()
+    monkeypatch.setattr(Saver, "save", _save_always)
+    seen: list[int] = []
+
+    def watch(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
+        seen.append(epoch)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, watch=watch)
+    probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, watch=watch)
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_state_is_trained_over(make_tokens: Make, tmp_path: Path) -> None:
+    made = make_tokens()
+    whole = probe(*made, heads=["linear"], out=tmp_path / "whole", epochs=4, batch_size=16)
+
+    def stop(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, watch=stop)
+    (state,) = (tmp_path / "cut" / "state").iterdir()
+    state.write_bytes(state.read_bytes()[:100])
+    again = probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16)
+    assert numbers(again) == numbers(whole)
+
+
+def test_test_labels_are_looked_at_once_and_after_the_last_epoch(
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    read = Sealed.open
+
+    def opened(self: Sealed) -> Part:
+        events.append("open")
+        return read(self)
+
+    def watch(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
+        events.append("epoch")
+
+    monkeypatch.setattr(Sealed, "open", opened)
+    probe(*make_tokens(), heads=HEADS, out=tmp_path, watch=watch, **SEARCH)
+    assert events.count("open") == 1
+    assert events[-1] == "open"
+
+
+def test_poisoned_test_labels_change_nothing_but_the_test_score(make_tokens: Make, tmp_path: Path) -> None:
+    cache, manifest = make_tokens()
+    poisoned = tmp_path / "poisoned" / manifest.name
+    poisoned.parent.mkdir()
+    lines = [line.split(",") for line in manifest.read_text().splitlines()]
+    for cells in lines:
+        if cells[3] == "test":
+            cells[1] = "label1" if cells[1] == "label0" else "label0"
+    poisoned.write_text("".join(",".join(cells) + "\n" for cells in lines))
+    # The study is named after the manifest's digest: without that the proposals are the same.
+    one = probe(
+        cache, manifest, heads=HEADS, out=tmp_path / "one", lr=0.004, weight_decay=1e-4, seeds=2, epochs=4
+    )
+    two = probe(
+        cache, poisoned, heads=HEADS, out=tmp_path / "two", lr=0.004, weight_decay=1e-4, seeds=2, epochs=4
+    )
+    for sound, other in zip(one, two, strict=True):
+        assert sound["valid_scores"] == other["valid_scores"]
+        assert sound["epoch"] == other["epoch"]
+        assert sound["test"] != other["test"]
+
+
+def test_sobol_trials_side_by_side_are_pruned_as_one_after_another() -> None:
+    together, apart = _searched([16]), _searched([1] * 16)
+    assert together == apart
+    assert {status for _, status, _ in together} == {"done", "pruned"}
+
+
+def _searched(rounds: Sequence[int]) -> list[tuple[dict[str, float], str, int]]:
+    """A study over a made-up score: settings, status and epochs of each trial."""
+    study, found = Study({"lr": (1e-4, 1e-1)}, sobol=16, seed=3, rungs=(2, 2)), []
+    for count in rounds:
+        first, settings = len(found), study.ask(count)
+        running, scores = set(range(first, first + count)), {n: [] for n in range(first, first + count)}
+        for epoch in range(1, 9):
+            now = {n: -abs(settings[n - first]["lr"] - 0.01) * (1 + 1 / epoch) for n in running}
+            for n, score in now.items():
+                scores[n].append(score)
+            running -= study.hear(epoch, now)
+        for n, own in scores.items():
+            status = "done" if n in running else "pruned"
+            outcome = Outcome(trial=_trial(), status=status, scores=own, epoch=len(own))
+            study.end(n, outcome)
+            found.append((settings[n - first], status, len(own)))
+    return found
+
+
+def _trial() -> Trial:
+    return Trial(head="linear", task=0, layer=1, lr=1, weight_decay=0, loss="bce")
+
+
+def test_tpe_learns_from_the_trials_before_it() -> None:
+    study = Study({"lr": (1e-4, 1e-1)}, sobol=16, seed=0)
+    for number in range(32):
+        (settings,) = study.ask(1)
+        score = -abs(settings["lr"] - 0.01)
+        study.end(number, Outcome(trial=_trial(), scores=[score], epoch=1))
+        if number == 15:
+            best = score
+    later = [trial.values[0] for trial in study.study.trials[16:]]
+    assert max(later) > best
+    assert sum(later) / 16 > sum(trial.values[0] for trial in study.study.trials[:16]) / 16
+
+
+def test_rounds_and_rungs() -> None:
+    assert [len(numbers) for numbers in Plan().rounds()] == [25, 5, 5, 5, 5, 5]
+    assert rungs(30) == (6, 2)
+    assert rungs(3) == (1, 2)
+
+
+def _rank(rank: int, port: int, cache: Path, manifest: Path, out: Path) -> None:
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    import torch
+
+    torch.set_num_threads(1)
+    results = probe(cache, manifest, heads=HEADS, out=out, **SEARCH)
+    (out / f"rank{rank}.json").write_text(json.dumps(len(results)))
+
+
+def test_two_ranks_find_what_one_process_finds(make_tokens: Make, tmp_path: Path) -> None:
+    cache, manifest = make_tokens()
+    alone = probe(cache, manifest, heads=HEADS, out=tmp_path / "alone", **SEARCH)
+    (tmp_path / "two").mkdir()
+    context = multiprocessing.get_context("spawn")
+    port = 20_000 + os.getpid() % 20_000
+    workers = [
+        context.Process(target=_rank, args=(rank, port, cache, manifest, tmp_path / "two")) for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    counts = [json.loads((tmp_path / "two" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert counts == [4, 0]
+    shared = probe(cache, manifest, heads=HEADS, out=tmp_path / "two", **SEARCH)
+    assert [result["lr"] for result in shared] == [result["lr"] for result in alone]
+    for one, other in zip(alone, shared, strict=True):
+        assert other["valid_scores"] == pytest.approx(one["valid_scores"], abs=1e-6)
