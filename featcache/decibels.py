@@ -1,6 +1,5 @@
 """Mel spectrograms in decibels, as torchaudio's transforms make them for one clip: Dasheng's input."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from featcache.frontend import device_type, in_blocks, require_samples
+from featcache.mel import htk_bank
+from featcache.waveforms import device_type, in_blocks, require_samples
 
 
 class MelDecibels(nn.Module):
@@ -35,7 +35,7 @@ class MelDecibels(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(self.n_fft))
-        self.register_buffer("bank", _mel_bank(self.n_fft // 2 + 1, 64, self.sample_rate))
+        self.register_buffer("bank", htk_bank(self.sample_rate, self.n_fft // 2 + 1, 64))
 
     def num_frames(self, num_samples: int) -> int:
         """How many frames a waveform gives."""
@@ -64,18 +64,9 @@ class MelDecibels(nn.Module):
         spectrum = torch.stft(
             batch, self.n_fft, self.hop, window=self.window, center=False, return_complex=True
         )
-        power = spectrum.abs().square_().transpose(1, 2)  # (B, frames, bins)
-        decibels = (power @ self.bank).clamp_min_(1e-10).log10_().mul_(10.0)
+        squares = torch.view_as_real(spectrum.transpose(1, 2)).square().flatten(-2)  # re, im, re, im …
+        energies = squares @ self.bank.repeat_interleave(2, dim=0)  # (B, frames, mels)
+        decibels = energies.clamp_min_(1e-10).log10_().mul_(10.0)
         counts = [self._num_frames_mirrored(len(waveform)) for waveform in mirrored]
         own = [clip[:count] for clip, count in zip(decibels, counts, strict=True)]
         return [clip.clamp_min(clip.max() - self.top_db) for clip in own]
-
-
-def _mel_bank(num_bins: int, num_mels: int, sample_rate: int) -> Tensor:
-    """HTK mel triangles without area normalisation (bins, mels), 0 Hz to Nyquist."""
-    hertz = torch.linspace(0, sample_rate // 2, num_bins)
-    top = 2595.0 * math.log10(1.0 + sample_rate / 2 / 700.0)
-    edges = 700.0 * (10.0 ** (torch.linspace(0, top, num_mels + 2) / 2595.0) - 1.0)
-    rising = (hertz[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[None, 2:] - hertz[:, None]) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rising, falling).clamp_min(0)

@@ -13,7 +13,7 @@ from featcache.encoders import build_encoder, encoder_spec
 from featcache.errors import AudioError, InputError, MismatchError
 from featcache.testing import check_encoder
 
-SECONDS = 1.0
+SECONDS = 0.6
 BFLOAT16_BOUND = 0.05  # largest change of a token with its batch, relative to the largest value
 
 
@@ -64,7 +64,7 @@ def test_tokens_are_the_same_alone_in_a_batch_and_in_another_order(
     encoder = small_encoder(name, SECONDS)
     waveforms = sounds(encoder)
     together, backwards = encode(encoder, waveforms), encode(encoder, waveforms[::-1])[::-1]
-    for index, waveform in enumerate(waveforms):
+    for index, waveform in enumerate(waveforms[:6]):  # of each kind one: the rest repeats them
         (alone,) = encode(encoder, [waveform])
         torch.testing.assert_close(together[index], alone, rtol=0, atol=1e-5)
         torch.testing.assert_close(backwards[index], alone, rtol=0, atol=1e-5)
@@ -75,7 +75,7 @@ def test_bfloat16_tokens_stay_within_a_bound_whatever_the_batch(
     name: str, small_encoder: Callable[..., Any]
 ) -> None:
     encoder = small_encoder(name, SECONDS)
-    waveforms = sounds(encoder, 8)
+    waveforms = sounds(encoder, 6)
     together = encode(encoder, waveforms, torch.bfloat16)
     for index, waveform in enumerate(waveforms):
         (alone,) = encode(encoder, [waveform], torch.bfloat16)

@@ -8,7 +8,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from featcache import frontend
+from featcache import waveforms as waveforms_module
 from featcache.decibels import MelDecibels
 from featcache.errors import AudioError
 from featcache.frontend import LOG_FLOOR, KaldiFbank
@@ -24,7 +24,7 @@ def sound(samples: int, *, seed: int = 0, level: float = 0.1) -> Tensor:
 
 def reference(waveform: Tensor, fbank: KaldiFbank) -> Tensor:
     kaldi = torchaudio.compliance.kaldi.fbank
-    centred = waveform - waveform.mean() if fbank.remove_mean else waveform
+    centred = waveform - waveform.double().mean().float() if fbank.remove_mean else waveform
     return kaldi(
         centred[None] * fbank.gain,
         sample_frequency=fbank.sample_rate,
@@ -62,11 +62,24 @@ def test_a_batch_of_unequal_clips_gives_the_bits_of_each_alone() -> None:
         assert torch.equal(alone, together)
 
 
+def test_the_number_of_threads_does_not_matter() -> None:
+    waveform, fbank = sound(160_000), KaldiFbank(sample_rate=16_000)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(fbank([waveform])[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
 def test_clips_that_share_a_padded_block_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     waveforms = [sound(n, seed=n) for n in (16_000, 9_000, 12_345, 3_000)]
     for bank in (KaldiFbank(sample_rate=16_000), MelDecibels()):
         alone = [bank([waveform])[0] for waveform in waveforms]
-        monkeypatch.setitem(frontend.FRAMES_PER_BLOCK, "cpu", 250)  # blocks of two, as a GPU has larger ones
+        monkeypatch.setitem(waveforms_module.FRAMES_PER_BLOCK, "cpu", 250)  # two a block
         for a, b in zip(alone, bank(waveforms), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
         monkeypatch.undo()

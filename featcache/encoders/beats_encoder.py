@@ -14,7 +14,8 @@ from featcache.encoders.beats import BEATs, Sizes, sizes_of
 from featcache.encoders.patches import clip_frames, require_layers
 from featcache.encoders.vit import freeze
 from featcache.errors import MismatchError
-from featcache.frontend import KaldiFbank, require_samples
+from featcache.frontend import KaldiFbank
+from featcache.waveforms import require_samples
 from featcache.weights import Checkpoint, load_checkpoint, load_into
 
 # Classifier of fine-tuning; every layer stores the one bias table that all share; OpenBEATs counts

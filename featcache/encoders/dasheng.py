@@ -14,7 +14,7 @@ from featcache.encoders.blocks import run_blocks
 from featcache.encoders.patches import clip_samples, require_layers
 from featcache.encoders.vit import freeze, heads_of
 from featcache.errors import InputError
-from featcache.frontend import require_samples
+from featcache.waveforms import require_samples
 from featcache.weights import Checkpoint, load_checkpoint, load_into
 
 # Classifier of the AudioSet fine-tuning.

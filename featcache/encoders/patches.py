@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from featcache.errors import InputError
-from featcache.frontend import KaldiFbank, require_samples
+from featcache.frontend import KaldiFbank
+from featcache.waveforms import require_samples
 
 
 @dataclass(frozen=True, kw_only=True)
