@@ -26,11 +26,23 @@ def attention_weights(logits: Tensor, valid: Tensor | None) -> Tensor:
     return logits.softmax(dim=-1)
 
 
+def default_num_heads(dim: int) -> int:
+    """The largest number of heads, at most AIM's 12, that divides the width.
+
+    >>> [default_num_heads(dim) for dim in (256, 768, 1024, 1280)]
+    [8, 12, 8, 10]
+    """
+    return next(count for count in range(12, 0, -1) if dim % count == 0)
+
+
 class Attentive(TokenMap):
     """Multi-head cross-attention: one learned query, key and value projections without bias.
 
     AIM normalises the tokens with a batch norm first; as in Bird-MAE by the paper's authors it is
     left out (a head must not depend on the batch that a clip is in).
+
+    Args:
+        num_heads: 12 as in AIM, or the largest number below that divides the width.
 
     Source:
         arXiv 2509.24901 (``mhca``, about 1.2 M parameters); form after AIM, arXiv 2401.08541
@@ -46,11 +58,12 @@ class Attentive(TokenMap):
         dim: int,
         num_classes: int,
         *,
-        num_heads: int = 12,
+        num_heads: int | None = None,
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
         super().__init__(dim, num_classes, dropout, use_padding)
+        num_heads = num_heads or default_num_heads(dim)
         if dim % num_heads:
             raise InputError(f"{num_heads} attention heads do not divide {dim} dimensions; give num_heads")
         self.num_heads = num_heads

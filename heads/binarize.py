@@ -1,5 +1,7 @@
 """Binary codes with a straight-through gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,25 @@ def binarize(latent: Tensor, clip: bool = False) -> Tensor:
     >>> binarize(torch.tensor([-0.2, 0.0, 3.0]))
     tensor([-1.,  1.,  1.])
     """
-    code = torch.ones_like(latent).masked_fill(latent.detach() < 0, -1.0)
-    carrier = latent.clamp(-1, 1) if clip else latent
-    return code + (carrier - carrier.detach())  # exactly code: the bracket is zero
+    return _StraightThrough.apply(latent.clamp(-1, 1) if clip else latent)  # type: ignore[no-any-return]
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The sign, with the gradient of the identity.
+
+    ``code + (latent - latent.detach())`` says the same in one line, at three times the memory traffic.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(latent: Tensor) -> Tensor:
+        return torch.where(latent >= 0, 1.0, -1.0).to(latent.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad

@@ -106,7 +106,7 @@ class AttentiveLayers(Attentive):
         num_classes: int,
         *,
         num_layers: int,
-        num_heads: int = 12,
+        num_heads: int | None = None,
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:

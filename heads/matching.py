@@ -112,14 +112,14 @@ def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: tuple
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None, None]:
     tokens, prototypes, scores, index, inverse = ctx.saved_tensors
     length = prototypes.norm(dim=-1, keepdim=True).clamp(min=TINY)
-    direction = prototypes / length
     to_tokens = to_prototypes = None
     if ctx.needs_input_grad[1]:
         pull = _gather(tokens, prototypes, (grad * inverse).to(inverse.dtype), index)
         # Only the part across the prototype moves a cosine.
-        to_prototypes = (pull - direction * (direction * pull).sum(dim=-1, keepdim=True)) / length
+        along = torch.einsum("pd,pd->p", prototypes, pull).unsqueeze(-1) / length.square()
+        to_prototypes = torch.addcmul(pull, prototypes, along, value=-1).div_(length)
     if ctx.needs_input_grad[0]:
-        to_tokens = _token_gradient(tokens, direction, grad, scores, index)
+        to_tokens = _token_gradient(tokens, prototypes / length, grad, scores, index)
     return to_tokens, to_prototypes, None
 
 

@@ -21,7 +21,7 @@ OF_TOKENS = [name for name in HEADS if HEADS[name].reads not in ("cls", "mean")]
 
 def make(name: str, **options) -> Head:
     torch.manual_seed(0)
-    spec = {"grid": (F, T), "num_layers": LAYERS, **OPTIONS.get(name, {}), **options}
+    spec = {"grid": (F, T), "num_layers": LAYERS} | OPTIONS.get(name, {}) | options
     return build_head(name, D, C, **spec).eval()
 
 
@@ -119,7 +119,8 @@ def test_tokens_may_come_in_half_precision(name, dtype):
 
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_equal_finite_differences(name):
-    head = make(name).double()
+    few = {"cgp": {"num_prototypes": 2}}.get(name, {"per_class": 1} if "proto" in name else {})
+    head = make(name, **few).double()
     tokens, cls, valid = inputs_for(HEADS[name], dtype=torch.float64, num_valid=7)
     names, values = zip(*head.named_parameters(), strict=True)
     moved = [value.detach().clone().requires_grad_() for value in values]
@@ -131,7 +132,7 @@ def test_gradients_equal_finite_differences(name):
             own["prototypes"] = values[names.index("prototypes")]
         return torch.func.functional_call(head, own, (tokens, cls, valid))
 
-    assert torch.autograd.gradcheck(run, (*moved, *asked))
+    assert torch.autograd.gradcheck(run, (*moved, *asked), fast_mode=True)  # along random directions
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -118,6 +118,11 @@ INLINE void gather(const Match *m, int dtype, const float *weight, int64_t first
         for (int64_t b = 0; b < m->B; b++) {
             int64_t at = b * m->P + p;
             const char *token = m->tokens + (b * m->N + m->index[at]) * m->D * bytes_of(dtype);
+            // The winners lie anywhere in memory: ask for the next clip's while this one is added.
+            if (b + 1 < m->B) {
+                const char *next = m->tokens + ((b + 1) * m->N + m->index[at + m->P]) * m->D * bytes_of(dtype);
+                for (int64_t i = 0; i < m->D * bytes_of(dtype); i += 64) __builtin_prefetch(next + i);
+            }
             add_scaled(token, dtype, weight[at], m->D, to);
         }
     }
