@@ -116,6 +116,35 @@ def test_convert_and_diff(make_cache: MakeCache, tmp_path: Path) -> None:
     assert same.output == "no difference: the tokens of both may be used as one\n"
 
 
-@pytest.mark.parametrize("command", ["ls", "info", "verify", "rm", "convert", "diff"])
+@pytest.mark.parametrize("command", ["ls", "info", "verify", "rm", "convert", "diff", "audit"])
 def test_each_command_has_help_with_an_example(command: str) -> None:
     assert f"featcache cache {command}" in run(command, "--help").output
+
+
+def test_audit_compares_heads_at_full_and_stored_precision(
+    make_tokens: Callable[..., tuple[Path, Path]],
+) -> None:
+    path, manifest = make_tokens(160, dtype="float32", dim=16)
+    options = ["--manifest", manifest, "--dtype", "float32", "--dtype", "int4", "--epochs", 8, "--seeds", 1]
+    rows = [json.loads(line) for line in run("audit", path, *options, "--json").stdout.splitlines()]
+    assert [(row["head"], row["dtype"]) for row in rows] == [
+        (head, dtype) for dtype in ("float32", "int4") for head in ("linear-mean", "mhca", "protobin")
+    ]
+    for row in rows[:3]:  # the same tokens: the same scores
+        assert (row["difference"], row["low"], row["high"], row["error"]) == (0, 0, 0, 0)
+        assert row["full"] > 0.5
+    for row in rows[3:]:
+        assert row["bytes_per_token"] == 12
+        assert 0.05 < row["error"] < 0.2
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["low"] < row["high"]
+    table = run("audit", path, *options, "--head", "linear-mean").stdout.splitlines()
+    assert table[0].startswith("| head | dtype |")
+    assert len(table) == 4
+
+
+def test_a_quantised_cache_cannot_be_audited(make_tokens: Callable[..., tuple[Path, Path]]) -> None:
+    path, manifest = make_tokens(40, dtype="int8")
+    result = run("audit", path, "--manifest", manifest)
+    assert result.exit_code == 2
+    assert "is stored as int8: what that lost cannot be measured from it; audit the cache" in result.output
