@@ -13,7 +13,7 @@ Decode = Callable[[Path], Wave]  # a recording, mono, at the recipe's rate
 BED_RMS = 0.02  # of full scale, -34 dBFS: room for events above it
 ACTIVE_DB = -40.0  # an event lasts while it is above this, against its own peak
 FADE_SECONDS = 0.01  # at the ends of an event that was cut out of a longer recording
-CROSSFADE_SECONDS = 0.1  # where a background is repeated: a seam must not sound like an event
+CROSSFADE_SECONDS = 0.5  # where a background is repeated: a seam must not sound like an event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def bed(rng: np.random.Generator, backgrounds: Sequence[Path], recipe: Recipe, d
     if not backgrounds:
         return BED_RMS * noise
     recording = decode(backgrounds[int(rng.integers(len(backgrounds)))])
-    background = _repeat(rng, recording, count, round(CROSSFADE_SECONDS * recipe.sample_rate))
+    background = _lengthen(rng, recording, count, round(CROSSFADE_SECONDS * recipe.sample_rate))
     mixed = background / _rms(background) + 10 ** (rng.uniform(*recipe.noise_db) / 20) * noise
     return BED_RMS * mixed / _rms(mixed)
 
@@ -103,18 +103,22 @@ def _part(rng: np.random.Generator, sound: Wave, recipe: Recipe) -> Wave:
     return active(part)
 
 
-def _repeat(rng: np.random.Generator, sound: Wave, count: int, fade: int) -> Wave:
-    """The sound again and again, crossfaded, from a random place on, ``count`` samples."""
-    faded = sound.copy()
-    ramp = np.sin(np.linspace(0, np.pi / 2, fade))
-    faded[:fade] *= ramp
-    faded[-fade:] *= ramp[::-1]
-    hop = len(sound) - fade
-    first = fade + int(rng.integers(hop))
-    wave = np.zeros(first + count + len(sound))
-    for start in range(0, first + count, hop):
-        wave[start : start + len(faded)] += faded
-    return wave[first : first + count]
+def _lengthen(rng: np.random.Generator, sound: Wave, count: int, fade: int) -> Wave:
+    """A random part of ``count`` samples of the sound, repeated with crossfades where it is too short."""
+    if len(sound) < count:
+        fade = min(fade, len(sound) // 3)
+        ramp = np.sin(np.linspace(0, np.pi / 2, fade))
+        faded = sound.copy()
+        faded[:fade] *= ramp
+        faded[-fade:] *= ramp[::-1]
+        hop = len(sound) - fade
+        starts = range(0, count + 2 * len(sound), hop)
+        chain = np.zeros(starts[-1] + len(sound))
+        for start in starts:
+            chain[start : start + len(sound)] += faded
+        sound = chain[fade:-fade]  # its ends fade in and out
+    first = int(rng.integers(len(sound) - count + 1))
+    return sound[first : first + count]
 
 
 def _pink(rng: np.random.Generator, count: int) -> Wave:
