@@ -413,7 +413,13 @@ def test_heads_of_the_grid_ask_for_it(name):
         build_head(name, 8, 2)
 
 
-@pytest.mark.parametrize("name", ["mhca", "ep", "attentive-layers"])
-def test_heads_that_split_the_width_say_when_it_does_not_divide(name):
+@pytest.mark.parametrize(
+    ("name", "options"), [("mhca", {"num_heads": 4}), ("ep", {}), ("attentive-layers", {"num_heads": 4})]
+)
+def test_heads_that_split_the_width_say_when_it_does_not_divide(name, options):
     with pytest.raises(InputError, match=r"do not divide 10 dimensions; give num_"):
-        build_head(name, 10, 2)
+        build_head(name, 10, 2, **options)
+
+
+def test_attention_heads_fit_the_width_by_default():
+    assert [build_head("mhca", dim, 2).num_heads for dim in (256, 768, 10)] == [8, 12, 10]
