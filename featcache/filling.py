@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from featcache.audio import Decoded
 from featcache.cache import CacheWriter, TokenCache
 from featcache.canaries import check_canaries
 from featcache.decoding import decode_ahead
+from featcache.encoders.base import Encoder
 from featcache.encoding import Batcher, ClipTokens, Runner
 from featcache.errors import AudioError, Interrupted
 from featcache.manifest import Clip
@@ -121,6 +123,7 @@ class Filler:
             for clip, sound in decoded:
                 bar.update()
                 key = keys[clip.id]
+                sound = _long_enough(sound, encoder)
                 if isinstance(sound, AudioError) or isinstance(key, str):
                     result.failed[clip.id] = str(sound)
                     continue
@@ -137,3 +140,14 @@ class Filler:
     def _store(self, item: _Item, encoded: ClipTokens) -> None:
         self._writer.add(item.id, item.key, encoded.tokens, encoded.cls, encoded.valid)
         self._result.encoded += 1
+
+
+def _long_enough(sound: Decoded | AudioError, encoder: Encoder) -> Decoded | AudioError:
+    """The sound, or why the encoder cannot take it: one short clip must not stop a run."""
+    if isinstance(sound, AudioError):
+        return sound
+    try:
+        encoder.valid_tokens(len(sound.waveform))
+    except AudioError as error:
+        return error
+    return sound

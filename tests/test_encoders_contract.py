@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,3 +244,19 @@ def test_an_encoder_without_weights_refuses_some() -> None:
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(InputError, match="no encoder named 'beets'; did you mean 'beats'"):
         build_encoder("beets")
+
+
+def test_a_clip_too_short_for_the_encoder_is_recorded_and_the_run_goes_on(
+    make_audio: Callable[..., Path], small_encoder: Callable[..., Any], tmp_path: Path
+) -> None:
+    import featcache
+
+    for name, seconds in (("a", 1.0), ("short", 0.1), ("b", 0.5)):
+        make_audio(f"{name}.wav", seconds=seconds)
+    (tmp_path / "clips.csv").write_text("path,labels\na.wav,x\nshort.wav,x\nb.wav,x\n")
+    result = featcache.extract(
+        tmp_path / "clips.csv", encoder=small_encoder("beats", 1.0), out=tmp_path / "c.zarr", layers="all"
+    )
+    assert result.encoded == 2
+    (reason,) = result.failed.values()
+    assert "fewer than one patch" in reason

@@ -68,8 +68,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, words, encoder in encoders(Path(folder), options.full):
             few = 8 if words == "seeded, full size" else len(waves)
+            exact = tokens(encoder.to(options.device), waves[:few], torch.float32)
             for dtype in (torch.bfloat16, torch.float16):
-                row(name, words, encoder.to(options.device), waves[:few], classes[:few], folds[:few], dtype)
+                reduced = tokens(encoder, waves[:few], dtype)
+                row(f"{name} | {words} | {few} | {dtype}", exact, reduced, classes[:few], folds[:few])
 
 
 def encoders(folder: Path, full: bool) -> Iterator[tuple[str, str, Any]]:
@@ -107,25 +109,19 @@ def seeded(keys: Path) -> dict[str, Tensor]:
 
 
 def row(
-    name: str,
-    words: str,
-    encoder: Any,
-    waves: Sequence[Tensor],
-    classes: np.ndarray,
-    folds: np.ndarray,
-    dtype: torch.dtype,
+    head: str, exact: Sequence[Tensor], reduced: Sequence[Tensor], classes: np.ndarray, folds: np.ndarray
 ) -> None:
-    exact, reduced = tokens(encoder, waves, torch.float32), tokens(encoder, waves, dtype)
+    """Print one comparison of the tokens of the same clips."""
     cosines = torch.cat([torch.cosine_similarity(a, b, dim=-1) for a, b in zip(exact, reduced, strict=True)])
     probe = "not measured | not measured | not measured"
-    if len(set(folds)) > 1 and len(waves) >= 40:
+    if len(set(folds)) > 1 and len(exact) >= 40:
         answers = [predict(maps, classes, folds) for maps in (exact, reduced)]
         accuracy = [(answer == classes).mean() * 100 for answer in answers]
         same = (answers[0] == answers[1]).mean() * 100
         probe = f"{accuracy[0]:.1f} % | {accuracy[1]:.1f} % | {same:.1f} %"
-    short = str(dtype).removeprefix("torch.")
-    drift = f"{cosines.mean():.6f} | {cosines.min():.6f}"
-    print(f"| {name} | {words} | {len(waves)} | {short} | {drift} | {probe} |", flush=True)
+    print(
+        f"| {head} | {cosines.mean():.6f} | {cosines.min():.6f} | {probe} |".replace("torch.", ""), flush=True
+    )
 
 
 @torch.inference_mode()
