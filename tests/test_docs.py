@@ -54,17 +54,28 @@ def test_the_blocks_of_a_page_run(page: Path, scratch: Path) -> None:
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_command_line_page_is_what_the_commands_say() -> None:
+@pytest.mark.parametrize("page", ["cli", "heads"])
+def test_a_page_made_from_the_code_is_not_stale(page: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import make_cli_docs; print(make_cli_docs.render(), end='')"],
+        [sys.executable, "-c", f"import make_docs; print(make_docs.render_{page}(), end='')"],
         cwd=ROOT / "tests",
         text=True,
         capture_output=True,
         check=True,
     )
-    assert done.stdout == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), (
-        "run python tests/make_cli_docs.py"
+    assert done.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run python tests/make_docs.py"
+
+
+@pytest.mark.parametrize("page", ["heads", "storage"])
+def test_a_page_of_results_follows_from_its_lines(page: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import study_soundscapes as s; print(s.render({page!r}), end='')"],
+        cwd=ROOT / "tests" / "benchmarks",
+        text=True,
+        capture_output=True,
+        check=True,
     )
+    assert done.stdout == (ROOT / "docs" / "results" / f"{page}.md").read_text("utf-8"), "render it again"
 
 
 @pytest.mark.parametrize("table", ["ENCODERS", "HEADS"])
