@@ -48,8 +48,8 @@ def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner) -> bool:
         if not difference <= limit:
             raise MismatchError(
                 f"{cache.path}: clip {clip.id!r} no longer encodes to the tokens stored (layer {layer}: "
-                f"relative difference {difference:.2g}, allowed {limit:.2g}); weights, a library or the device "
-                "changed since: extract to another --out"
+                f"relative difference {difference:.2g}, allowed {limit:.2g}); weights, a library or the "
+                "device changed since: extract to another --out"
             )
     return True
 

@@ -113,7 +113,8 @@ def make_tokens(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
                 writer.add(
                     f"{name}{index}", index.to_bytes(16, "big"),
                     {layer: torch.from_numpy(tokenmap) for layer, tokenmap in maps.items()},
-                    {layer: torch.from_numpy(own.mean(axis=0)) for layer, own in maps.items()} if has_cls else None,
+                    {layer: torch.from_numpy(own.mean(axis=0)) for layer, own in maps.items()}
+                    if has_cls else None,
                     tokens if index % 3 else tokens // 2 + 2,
                 )  # fmt: skip
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")

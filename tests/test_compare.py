@@ -51,7 +51,8 @@ def add(tmp_path: Path) -> Add:
         scores = {"mAP": value}
         line = {
             "run": run, "encoder": encoder, "cache": {"dtype": "float16"}, "dataset": dataset,
-            "metric": "mAP", "head": head, "options": {}, "layer": 12, "last_layer": True, "seed": seed, "fold": fold,
+            "metric": "mAP", "head": head, "options": {}, "layer": 12, "last_layer": True, "seed": seed,
+            "fold": fold,
             "test": scores, "valid": scores, "files": files, "epoch": 1, "seconds": 1.0, **more,
         }  # fmt: skip
         append_result(tmp_path, line)
