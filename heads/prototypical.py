@@ -155,7 +155,9 @@ class Proto(Framewise, Head):
 
     def logits_from_scores(self, scores: Tensor) -> Tensor:
         """Scores (..., P) to logits (..., C): each class reads its own J."""
-        own = self.dropout(scores.to(self.weight.dtype).relu()).reshape(*scores.shape[:-1], *self.weight.shape)
+        own = self.dropout(scores.to(self.weight.dtype).relu()).reshape(
+            *scores.shape[:-1], *self.weight.shape
+        )
         logits: Tensor = (own * self.weight.relu()).sum(dim=-1) + self.bias
         return logits
 

@@ -318,9 +318,7 @@ def test_proto_reads_only_its_own_class_and_only_positively():
 def test_proto_without_cls_centres_on_the_mean_of_the_valid_tokens():
     head = make("proto")
     tokens, _, valid = inputs_for(HEADS["proto"], num_valid=7)
-    torch.testing.assert_close(
-        head(tokens, None, valid), head(tokens, tokens[:, :7].mean(dim=1), valid)
-    )
+    torch.testing.assert_close(head(tokens, None, valid), head(tokens, tokens[:, :7].mean(dim=1), valid))
 
 
 def test_penalty_of_proto_is_zero_for_orthogonal_prototypes_and_grows_with_their_likeness():

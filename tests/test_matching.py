@@ -14,6 +14,7 @@ FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 # Sizes at and beside every block of the compiled code: 32 tokens, 6 x 5 dimensions, 16 prototypes.
 SIZES = [(2, 1, 1, 1), (3, 7, 5, 2), (2, 31, 30, 15), (2, 32, 31, 16), (1, 33, 60, 17), (2, 70, 96, 2100)]
 
+
 def names(value):
     return value.__name__.rpartition("_")[-1] if hasattr(value, "__name__") else str(value)
 
@@ -101,7 +102,9 @@ def test_gradient_of_prototypes_equals_that_of_autograd(engine, binary, dtype):
     exact = prototypes.detach().double().requires_grad_()
     won = all_similarities(tokens, exact).gather(1, index.unsqueeze(1)).squeeze(1)
     (expected,) = torch.autograd.grad((won * weight).sum(), exact)
-    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    torch.testing.assert_close(
+        gradient.double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=names)

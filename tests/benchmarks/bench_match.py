@@ -32,7 +32,9 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int8)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="the sizes of record")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -41,7 +43,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     print(f"{name}, {options.threads} threads, torch {torch.__version__}\n")
-    print("| (B, N, D) x P | prototypes | step | ms | naive / this | extra MB | naive / this | max difference |")
+    print(
+        "| (B, N, D) x P | prototypes | step | ms | naive / this | extra MB | naive / this | max difference |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for sizes in (FULL if options.full else SMALL)[options.device]:
         for binary in (True, False):
@@ -75,11 +79,10 @@ def compare(sizes: tuple[int, int, int, int], binary: bool, device: str, repeats
         stored = (tokens * 30).round().clamp(-127, 127).to(dtype) if dtype == torch.int8 else tokens.to(dtype)
         taken = measure(lambda: step(match(stored, prototypes())[0], classify), device, repeats)  # noqa: B023
         used = engine(stored, prototypes()).__name__.rpartition("_")[-1]
-        print(
-            f"{row} {used} {str(dtype).removeprefix('torch.')} | {taken[0] * 1e3:.1f} | {base[0] / taken[0]:.1f} "
-            f"| {taken[1] / 1e6:.0f} | {base[1] / taken[1]:.0f} | {difference(stored, prototypes()):.1e} |",
-            flush=True,
-        )
+        speed = f"{taken[0] * 1e3:.1f} | {base[0] / taken[0]:.1f}"
+        memory = f"{taken[1] / 1e6:.0f} | {base[1] / taken[1]:.0f}"
+        apart = difference(stored, prototypes())
+        print(f"{row} {used} {str(dtype)[6:]} | {speed} | {memory} | {apart:.1e} |", flush=True)
 
 
 def step(scores: Tensor, classify: nn.Linear) -> Tensor:
