@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from featcache.heads.attentive import Attentive, attention_weights
+from featcache.heads.attentive import Attentive
 from featcache.heads.base import Head
 from featcache.heads.binarize import binarize
 from featcache.heads.linear import Linear, Mlp
 from featcache.heads.matching import match
+from featcache.heads.pooling import seen
 from featcache.heads.prototypical import ProtoBin, ProtoFloat
 from featcache.heads.streams import Streams
 
@@ -57,8 +58,10 @@ def attentive(head: Attentive, own: Parameters, inputs: Inputs, streams: Streams
     value = own["value.weight"].view(K, h, D // h, D)
     folded = torch.einsum("khe,khed->khd", query, key) * (D // h) ** -0.5
     attention = (tokens.reshape(B * N, D) @ folded.reshape(K * h, D).T).view(B, N, K * h)
-    weights = attention_weights(attention.transpose(1, 2), None if head.use_padding else valid)  # (B, K*h, N)
-    mean = torch.bmm(weights, tokens).view(B, K, h, D)
+    if valid is not None and not head.use_padding:
+        attention = attention.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+    weights = attention.softmax(dim=1)  # over tokens, where they lie: a transpose would be copied
+    mean = torch.bmm(weights.transpose(1, 2), tokens).view(B, K, h, D)
     pooled = torch.einsum("bkhd,khed->kbhe", mean, value).reshape(K, B, D)
     return _classify(own, pooled, head.dropout.p, streams)
 

@@ -126,10 +126,9 @@ class Source:
             return None
         known = self._slots.get((layer, slot))
         if known is None or len(known) < size:
-            sample = self.cache.gather([0], layer)
-            known = torch.empty(
-                (size, *sample.shape[1:]), dtype=sample.dtype, pin_memory=self.device.type == "cuda"
-            )
+            store = store_dtype(self.cache.dtype)
+            shape = (size, self.cache.num_tokens, store.packed(self.cache.dim))
+            known = torch.empty(shape, dtype=store.torch, pin_memory=self.device.type == "cuda")
             self._slots[layer, slot] = known
         return known[:size]
 

@@ -52,8 +52,7 @@ def add(tmp_path: Path) -> Add:
         line = {
             "run": run, "encoder": encoder, "cache": {"dtype": "float16"}, "dataset": dataset,
             "metric": "mAP", "head": head, "options": {}, "layer": 12, "last_layer": True, "seed": seed,
-            "fold": fold,
-            "test": scores, "valid": scores, "files": files, "epoch": 1, "seconds": 1.0, **more,
+            "fold": fold, "test": scores, "valid": scores, "files": files, "epoch": 1, "seconds": 1.0, **more,
         }  # fmt: skip
         append_result(tmp_path, line)
 
