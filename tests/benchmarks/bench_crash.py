@@ -39,8 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench_crash_", dir=options.dir) as name:
         folder = Path(name)
         print(
-            "| writer | kills | hit it running | shards | differing bytes or files |\n|---|---|---|---|---|"
+            "| writer | kills | hit it running | numbers of shards found | shards at last | differing files |"
         )
+        print("|---|---|---|---|---|---|")
         if options.extract:
             start: Callable[[Path], Writer] = Extract(folder)
             differing = kill_and_compare("featcache extract", start, folder)
