@@ -92,12 +92,12 @@ def _pack(job: _Match, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 def pack_signs(prototypes: Tensor) -> tuple[Tensor, Tensor] | None:
     """Prototypes of one size as signs (P, D) and table entries (chunks, P, CHUNK); None for others.
 
-    An entry holds the signs of GROUP neighbouring dimensions as bits.
+    An entry holds the signs of GROUP neighbouring dimensions, as the place of their sum in a table.
     """
     P, D = prototypes.shape
     chunks = -(-D // (GROUP * CHUNK))
     signs = torch.empty(P, D, dtype=torch.int8)
-    entries = torch.empty(chunks, P, CHUNK, dtype=torch.uint8)
+    entries = torch.empty(chunks, P, CHUNK, dtype=torch.uint16)
     sizes = [ctypes.c_int64(size) for size in (P, D, chunks * CHUNK)]
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (prototypes, signs, entries)]
     library_ = library()

@@ -5,7 +5,7 @@
 // D/6 groups ("the method of four Russians"): on AVX2 twice as fast as 8-bit products.
 // Tokens come at one common length, in 16 bits, so that no sum overflows and sums compare as cosines.
 
-enum { BLOCK = 32, GROUP = 6, ENTRIES = 1 << GROUP };
+enum { BLOCK = 32, GROUP = 6, ENTRIES = 1 << GROUP, LINE = BLOCK * sizeof(int16_t) };
 enum { CHUNK = 5 };      // groups at a time: their tables (20 KB) must stay in the first-level cache,
 enum { SHARE = 2048 };   // prototypes at a time: their sums (128 KB) in the second
 
@@ -58,18 +58,20 @@ INLINE void tabulate(const int16_t *columns, char *table) {
         }
         __m256i *entry = (__m256i *)table + half;
         entry[0] = all_minus;
+#pragma GCC unroll 6
         for (int i = 0; i < GROUP; i++)
+#pragma GCC unroll 32
             for (int e = 0; e < 1 << i; e++)
                 entry[2 * (e + (1 << i))] = _mm256_add_epi16(entry[2 * e], twice[i]);
     }
 }
 
-INLINE void add_chunk(const char *table, const uint8_t *codes, int64_t P, __m256i *sums) {
-    for (int64_t p = 0; p < P; p++, codes += CHUNK) {
+INLINE void add_chunk(const char *table, const uint16_t *entries, int64_t P, __m256i *sums) {
+    for (int64_t p = 0; p < P; p++, entries += CHUNK) {
         __m256i a = sums[2 * p], b = sums[2 * p + 1];
 #pragma GCC unroll 5
         for (int g = 0; g < CHUNK; g++) {
-            const __m256i *entry = (const __m256i *)table + 2 * (g * ENTRIES + codes[g]);
+            const __m256i *entry = (const __m256i *)(table + g * ENTRIES * LINE + (uint64_t)entries[g]);
             a = _mm256_add_epi16(a, entry[0]);
             b = _mm256_add_epi16(b, entry[1]);
         }
@@ -87,12 +89,12 @@ INLINE void keep_best(const __m256i *sums, int64_t P, int64_t block, __m256i *be
 }
 
 // The sums of one block of tokens with prototypes first..first+P of `all`.
-INLINE void add_up(Bits work, const uint8_t *signs, int64_t groups, int64_t all, int64_t first, int64_t P) {
+INLINE void add_up(Bits work, const uint16_t *entries, int64_t groups, int64_t all, int64_t first, int64_t P) {
     memset(work.sums, 0, P * 2 * sizeof(__m256i));
     for (int64_t g = 0; g < groups; g += CHUNK) {
         for (int i = 0; i < CHUNK; i++)
-            tabulate(work.columns + (g + i) * GROUP * BLOCK, work.table + i * ENTRIES * BLOCK * sizeof(int16_t));
-        add_chunk(work.table, signs + g * all + first * CHUNK, P, work.sums);
+            tabulate(work.columns + (g + i) * GROUP * BLOCK, work.table + i * ENTRIES * LINE);
+        add_chunk(work.table, entries + g * all + first * CHUNK, P, work.sums);
     }
 }
 
@@ -107,8 +109,8 @@ INLINE int32_t best_lane(__m256i best, __m256i where) {
 }
 
 // winner[p] = which of `count` tokens (rows of `width` int16) has the largest sum with prototype p.
-// `signs` are the table entries of each prototype: groups / CHUNK x P x CHUNK.
-static void search_bits(Bits work, const int16_t *codes, int64_t width, int64_t count, const uint8_t *signs,
+// `entries` are the places in the tables of each prototype: groups / CHUNK x P x CHUNK.
+static void search_bits(Bits work, const int16_t *codes, int64_t width, int64_t count, const uint16_t *entries,
                         int64_t groups, int64_t P, int32_t *winner) {
     for (int64_t p = 0; p < P; p++) {
         work.best[p] = _mm256_set1_epi16(INT16_MIN);
@@ -118,7 +120,7 @@ static void search_bits(Bits work, const int16_t *codes, int64_t width, int64_t 
         transpose_block(codes, width, from, count, work.columns);
         for (int64_t p = 0; p < P; p += SHARE) {
             int64_t share = P - p < SHARE ? P - p : SHARE;
-            add_up(work, signs, groups, P, p, share);
+            add_up(work, entries, groups, P, p, share);
             keep_best(work.sums, share, from / BLOCK, work.best + p, work.where + p);
         }
     }
@@ -128,9 +130,10 @@ static void search_bits(Bits work, const int16_t *codes, int64_t width, int64_t 
     }
 }
 
-// Prototypes whose values all have one size: their signs as -1 and +1, and as table entries in the
-// order of search_bits. Returns 0 where the sizes differ; 0.0 counts as no sign at all.
-static int pack_signs(const float *prototypes, int64_t P, int64_t D, int64_t groups, int8_t *signs, uint8_t *entries) {
+// Prototypes whose values all have one size: their signs as -1 and +1, and as places in
+// the tables, in the order of search_bits. Returns 0 where the sizes differ; 0.0 counts as no sign at all.
+static int pack_signs(const float *prototypes, int64_t P, int64_t D, int64_t groups, int8_t *signs,
+                      uint16_t *entries) {
     float size = fabsf(prototypes[0]);
     for (int64_t p = 0; p < P; p++) {
         const float *from = prototypes + p * D;
@@ -141,9 +144,9 @@ static int pack_signs(const float *prototypes, int64_t P, int64_t D, int64_t gro
         }
         if (odd || !(size > 0)) return 0;
         for (int64_t g = 0; g < groups; g++) {
-            uint8_t entry = 0;
+            int entry = 0;
             for (int64_t d = g * GROUP; d < g * GROUP + GROUP && d < D; d++) entry |= (from[d] > 0) << (d - g * GROUP);
-            entries[(g / CHUNK * P + p) * CHUNK + g % CHUNK] = entry;
+            entries[(g / CHUNK * P + p) * CHUNK + g % CHUNK] = entry * LINE;
         }
     }
     return 1;

@@ -14,7 +14,7 @@ typedef struct {
     const uint8_t *valid;     // (B, N), or null
     const char *prototypes;   // (P, D): int8 signs, or float32
     double stretch;           // times this their length is one
-    const uint8_t *entries;   // prototypes packed for search_bits, or null
+    const uint16_t *entries;  // prototypes packed for search_bits, or null
     const int16_t *packed;    // prototypes packed for search_wide, or null
     int64_t groups;           // of entries
     double reach;             // length of a packed prototype
@@ -46,7 +46,7 @@ static char *carve(char *memory, const Match *m, Work *w) {
     TAKE(w->winner, P);
     if (m->entries) {
         TAKE(w->bits.columns, (dims > width ? dims : width) * BLOCK);
-        TAKE(w->bits.table, CHUNK * ENTRIES * BLOCK * (int64_t)sizeof(int16_t));
+        TAKE(w->bits.table, CHUNK * ENTRIES * LINE);
         TAKE(w->bits.sums, 2 * (m->P < SHARE ? m->P : SHARE));
         TAKE(w->bits.best, m->P);
         TAKE(w->bits.where, m->P);
@@ -140,6 +140,6 @@ int featcache_gather(const Match *m, const float *weight, float *out, int64_t fi
 }
 
 int featcache_pack_signs(const float *prototypes, int64_t P, int64_t D, int64_t groups, int8_t *signs,
-                         uint8_t *entries) {
+                         uint16_t *entries) {
     return pack_signs(prototypes, P, D, groups, signs, entries);
 }
