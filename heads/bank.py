@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featcache.errors import FeatcacheError
 from featcache.heads.base import Head
 from featcache.heads.batch import Batch
 from featcache.heads.building import fresh_head
 from featcache.heads.data import Task
 from featcache.heads.feed import num_batches, train_steps
 from featcache.heads.group import Group
-from featcache.heads.memory import chunks
+from featcache.heads.memory import chunks, out_of_memory
 from featcache.heads.predict import inputs_of, predict
 from featcache.heads.scoring import score_stack
 from featcache.heads.source import Source
@@ -81,9 +82,14 @@ class Bank:
     def _step(self, group: Group, batch: Batch, targets: Tensor) -> None:
         try:
             group.step(inputs_of(group, batch, self.source), targets)
-        except torch.OutOfMemoryError:
-            if not group.splittable:
+        except RuntimeError as error:
+            if not out_of_memory(error):
                 raise
+            if not group.splittable:
+                raise FeatcacheError(
+                    f"out of memory on {self.device} with one {group.lead.head} alone; "
+                    "use a smaller --batch-size, --device-cache off, or another --device"
+                ) from error
         else:
             return
         # The update comes last in a step, so nothing was changed; half the trials need half the memory.

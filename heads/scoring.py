@@ -9,7 +9,7 @@ from featcache.heads.data import Kind
 
 
 def score_stack(logits: Tensor, targets: NDArray[np.generic], kind: Kind) -> list[float]:
-    """Macro mAP, or accuracy where each clip has one label, of each of K heads.
+    """Macro mAP, or accuracy where each clip has one label, of each of K heads; NaN with a NaN logit.
 
     Shape:
         - logits: (K, n, C)
@@ -17,14 +17,15 @@ def score_stack(logits: Tensor, targets: NDArray[np.generic], kind: Kind) -> lis
     """
     known = torch.from_numpy(targets).to(logits.device)
     if kind == "single-label":
-        right = logits.argmax(dim=2) == known
-        # A head whose logits are not finite is wrong about everything, not right about class 0.
-        return (right & logits.isfinite().all(dim=2)).double().mean(dim=1).tolist()
-    return stacked_average_precision(logits, known).nanmean(dim=1).tolist()
+        scores = (logits.argmax(dim=2) == known).double().mean(dim=1)
+    else:
+        scores = stacked_average_precision(logits, known).nanmean(dim=1)
+    # A NaN would sort as the largest score, and argmax would take it for the answer.
+    return scores.masked_fill(logits.isnan().flatten(1).any(dim=1), torch.nan).tolist()
 
 
 def stacked_average_precision(scores: Tensor, labels: Tensor) -> Tensor:
-    """Average precision of each head and class, (K, C) float64; NaN without positives or with NaN scores.
+    """Average precision of each head and class, (K, C) float64; NaN for a class without positives.
 
     Equal to ``metrics.average_precision``, ties included, at a fraction of the time: the rank of a
     positive is found in the sorted scores, so no (K, n, C) array of indices is made.
@@ -48,8 +49,7 @@ def stacked_average_precision(scores: Tensor, labels: Tensor) -> Tensor:
     above = n - torch.searchsorted(everyone, positive)
     found = most - torch.searchsorted(positive, positive)
     precision = (found / above.double()).masked_fill(positive == -torch.inf, 0.0)
-    result = precision.sum(dim=2) / torch.where(count > 0, count, torch.nan)
-    return result.masked_fill(by_class.isnan().any(dim=2), torch.nan)
+    return precision.sum(dim=2) / torch.where(count > 0, count, torch.nan)
 
 
 def _sorted(values: Tensor) -> Tensor:

@@ -49,7 +49,6 @@ class Source:
         self.token_layers = [layer for name, layer in self.needs if name == "tokens"]
         self.num_rows = len(cache)
         self.keys = np.asarray(cache.keys)
-        self.rows_read = 0  # of the token store, to show what a run cost
         self.scratch = Scratch()
         self._valid = torch.from_numpy(np.array(cache.valid, dtype=np.int64))
         self._vectors = {need: self._vector(*need) for need in self.needs if need[0] != "tokens"}
@@ -99,7 +98,6 @@ class Source:
             parts[need] = self.cache.gather(rows.tolist(), layer, out=self._buffer(layer, slot, len(rows)))
             if (scale := self.cache.scales(rows.tolist(), layer)) is not None:
                 scales[layer] = scale
-            self.rows_read += len(rows)
         valid = self._valid[index].unsqueeze(1)  # (B, 1)
         audio = torch.arange(self.cache.num_tokens) < valid
         return Batch(parts, scales, audio, not bool(audio.all()), self.cache.dtype, self.scratch)

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from featcache.cache import TokenCache
+from featcache.errors import FeatcacheError
 from featcache.heads import HEADS
 from featcache.heads.bank import Bank
 from featcache.heads.building import fresh_head
+from featcache.heads.data import Kind
 from featcache.heads.experiment import Experiment, open_experiment
 from featcache.heads.feed import train_steps
 from featcache.heads.forms import FORMS
 from featcache.heads.losses import build_loss
+from featcache.heads.metrics import average_precision
 from featcache.heads.optim import cosine
+from featcache.heads.scoring import score_stack, stacked_average_precision
 from featcache.heads.stack import Stack
 from featcache.heads.streams import Streams, mixed_seed, seeded
 from featcache.heads.trial import Outcome, Training, Trial
@@ -194,6 +198,42 @@ def test_out_of_memory_halves_the_group_and_changes_nothing(
         assert other.state is not None
         for name, value in one.state.items():
             torch.testing.assert_close(other.state[name], value, **ROUNDING)
+
+
+def test_a_head_too_large_for_memory_ends_in_advice(
+    make_tokens: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = open_at(make_tokens())
+
+    def scarce(*_: object) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setitem(
+        FORMS, type(fresh_head(trial("linear"), experiment.tasks[0], experiment.cache)), scarce
+    )
+    with pytest.raises(FeatcacheError, match="use a smaller --batch-size"):
+        train(experiment, [trial("linear"), trial("linear", seed=1)], Training(epochs=1, batch_size=16))
+
+
+def test_the_average_precision_of_a_stack_is_that_of_each_head() -> None:
+    random = np.random.default_rng(0)
+    labels = (random.random((60, 5)) < 0.3).astype(np.uint8)
+    labels[:, 4] = 0  # no positives
+    scores = random.standard_normal((3, 60, 5)).round(1)  # with ties
+    found = stacked_average_precision(torch.from_numpy(scores), torch.from_numpy(labels))
+    for own, each in zip(scores, found, strict=True):
+        np.testing.assert_allclose(each.numpy(), average_precision(labels, own), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "single-label"])
+def test_a_head_with_a_logit_that_is_no_number_has_no_score(kind: Kind) -> None:
+    logits = torch.randn(2, 6, 3)
+    logits[1, 2, 1] = torch.nan
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    targets = labels if kind == "single-label" else np.eye(3, dtype=np.uint8)[labels]
+    sound, broken = score_stack(logits, targets, kind)
+    assert np.isfinite(sound)
+    assert np.isnan(broken)
 
 
 def test_one_epoch_reads_each_clip_once_however_many_heads(
