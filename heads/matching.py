@@ -39,7 +39,7 @@ def match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None) -> tu
 
     Gradients reach the prototypes, and the tokens if they ask for them, through the winning token
     alone (as those of a maximum do). Which token wins is decided in the engine's number format (the
-    tolerances are in docs/heads.md); the score and the gradients are those of that token, in
+    tolerances are in docs/matching.md); the score and the gradients are those of that token, in
     the precision of the prototypes. A token's length does not matter, so int8 tokens are matched
     as they are stored, without their scale. ``FEATCACHE_MATCH=reference`` takes the plain form.
 

@@ -20,7 +20,7 @@ def names(value):
 
 
 def slack(engine, binary, dim):
-    """How much less similar than the best token a winner may be, as docs/heads.md has it."""
+    """How much less similar than the best token a winner may be, as docs/matching.md has it."""
     if engine is matching_blocks:  # bfloat16 where the processor has it, else float32
         return 2**-7 if matching_blocks._fast_bfloat16("cpu") else 1e-6
     return 1e-4 * dim**0.5 if binary else 1e-4
