@@ -258,3 +258,17 @@ def test_linear_heads_never_touch_the_token_map(make_tokens: Make, monkeypatch: 
     experiment = open_at(make_tokens(has_cls=True))
     monkeypatch.setattr(TokenCache, "gather", None)
     train(experiment, [trial("linear"), trial("linear-mean")], Training(epochs=1, batch_size=16))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device_cache", ["on", "off"])
+def test_a_gpu_trains_what_the_cpu_trains(device_cache: str, make_tokens: Make) -> None:
+    made = make_tokens(dim=96)
+    trials = [trial("linear"), trial("mhca"), trial("mhca", seed=1), trial("ep")]
+    training = Training(epochs=3, batch_size=16, select="last")
+    cpu = train(open_at(made), trials, training)
+    gpu = open_experiment(
+        made[0], [made[1]], device=torch.device("cuda"), say=lambda line: None, device_cache=device_cache
+    )  # type: ignore[arg-type]
+    for one, other in zip(cpu, train(gpu, trials, training), strict=True):
+        np.testing.assert_allclose(other.losses, one.losses, rtol=2e-2)
