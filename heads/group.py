@@ -62,7 +62,7 @@ class Group:
     def step(self, inputs: Inputs, targets: Tensor) -> None:
         """One update of every trial on one batch."""
         streams = Streams([trial.seed for trial in self.trials], self.optimiser.steps, self.device)
-        losses = self.loss(self.stack.logits(inputs, streams), targets)  # (K,)
+        losses = self.loss(self.stack.logits(inputs, streams), targets) + self.stack.penalties()  # (K,)
         names, values = zip(*self.stack.parameters.items(), strict=True)
         gradients = dict(zip(names, torch.autograd.grad(losses.sum(), values), strict=True))
         if self.training.clip_norm is not None:

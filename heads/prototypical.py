@@ -167,10 +167,10 @@ class Proto(Framewise, Head):
         scores, _ = match(tokens, self.prototypes_for_match(), valid)
         return self.logits_from_scores(scores)
 
-    def penalty(self) -> Tensor:
-        """How far each class's prototypes are from orthogonal; zero where they are."""
+    def penalty(self, prototypes: Tensor) -> Tensor:
+        """How far each class's prototypes (P, D) are from orthogonal, zero where they are: added to the loss."""
         C, J = self.weight.shape
-        unit = nn_f.normalize(self.prototypes, dim=-1).view(C, J, -1)
+        unit = nn_f.normalize(prototypes, dim=-1).view(C, J, -1)
         excess = unit @ unit.transpose(1, 2) - torch.eye(J, device=unit.device, dtype=unit.dtype)
         total: Tensor = self.orthogonality * excess.norm() / excess.numel()
         return total

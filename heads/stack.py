@@ -35,6 +35,14 @@ class Stack:
             return form(self.template, self.parameters, inputs, streams)
         return torch.stack([self._one(row, inputs, streams) for row in range(self.size)])
 
+    def penalties(self) -> Tensor:
+        """What each head adds to its loss by itself, (K,): zero for all but ``proto``."""
+        penalty = getattr(self.template, "penalty", None)
+        if penalty is None:
+            return torch.zeros(self.size, device=next(iter(self.parameters.values())).device)
+        added: Tensor = torch.vmap(penalty)(self.parameters["prototypes"])
+        return added
+
     def _one(self, row: int, inputs: Inputs, streams: Streams | None) -> Tensor:
         # In-place updates of buffers (batch norm) reach the stack: a row is a view of it.
         state = {name: value[row] for name, value in {**self.parameters, **self.buffers}.items()}

@@ -10,6 +10,8 @@ from torch.nn import functional as nn_f
 from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.binarize import binarize
+from featcache.heads.group import Group
+from featcache.heads.trial import Training, Trial
 
 B, F, T, D, C, LAYERS = 3, 2, 5, 12, 4, 3
 N = F * T
@@ -325,10 +327,26 @@ def test_penalty_of_proto_is_zero_for_orthogonal_prototypes_and_grows_with_their
     head = build_head("proto", 8, 2, per_class=4)
     with torch.no_grad():
         head.prototypes.copy_(torch.eye(8) * 3)
-        assert head.penalty().item() == pytest.approx(0.0, abs=1e-6)
+        assert head.penalty(head.prototypes).item() == pytest.approx(0.0, abs=1e-6)
         head.prototypes.copy_(torch.ones(8, 8))
     # Each class: 4 x 4 of ones less the identity: 12 ones in each, 24 in all, over 32 entries.
-    assert head.penalty().item() == pytest.approx(math.sqrt(24) / 32, rel=1e-5)
+    assert head.penalty(head.prototypes).item() == pytest.approx(math.sqrt(24) / 32, rel=1e-5)
+
+
+def test_penalty_of_proto_is_part_of_what_it_trains_on():
+    apart = {}
+    for factor in (0.0, 1.0):
+        heads = [make("proto", per_class=3, orthogonality=factor) for _ in range(2)]
+        trials = [
+            Trial(head="proto", task=0, layer=1, lr=0.01, weight_decay=0.0, loss="asymmetric", seed=seed)
+            for seed in range(2)
+        ]
+        group = Group(range(2), trials, heads, Training(epochs=30), 4, torch.device("cpu"))
+        for _ in range(120):
+            group.step(inputs_for(HEADS["proto"]), torch.eye(C)[:B])
+        fresh = make("proto", per_class=3, orthogonality=1.0)
+        apart[factor] = [fresh.penalty(own).item() for own in group.stack.parameters["prototypes"]]
+    assert max(apart[1.0]) < 0.5 * min(apart[0.0])
 
 
 def test_tfmean_keeps_frequencies_apart():
