@@ -37,11 +37,11 @@ from featcache.heads.trial import Training, Trial
 class Size:
     """Of the made-up data."""
 
-    clips: int = 320
+    clips: int = 160
     tokens: int = 512
     dim: int = 768
     classes: int = 10
-    batch: int = 64
+    batch: int = 32
     epochs: int = 1
 
 
