@@ -28,13 +28,13 @@ PICTURED_EVENTS = 3
     help="Folder to fill.",
 )
 @click.option(
-    "--clips", type=click.IntRange(20), default=480, show_default=True, help="Soundscapes to compose."
+    "--clips", type=click.IntRange(40), default=360, show_default=True, help="Soundscapes to compose."
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of soundscapes and heads."
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each head.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Of each run.")
+@click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Runs of each head.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="Of each run.")
 def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
     """See both stages at work on soundscapes composed from recordings that come with featcache.
 

@@ -19,9 +19,14 @@ Map = NDArray[np.floating[Any]]
 
 TICKS_KHZ = (0.25, 1.0, 4.0)
 LOWEST_HZ = 20.0  # of the Kaldi filter bank
-SHADES = (0.1, 0.999)  # quantiles of the clip's log-mel that get the darkest and the brightest colour
+DARKEST, BRIGHTEST = 0.1, 0.999  # quantiles of the clip's log-mel
+SHADES = 24  # noise in many more would make the file three times as large
+COARSE = (4, 2)  # frames and bins to a pixel of the faint spectrograms, for the same reason
 INK, TRUTH, MUTED = "#1a1a1a", "#0072b2", "#6b6b6b"  # blue and vermilion stay apart for every eye
+FAINT = LinearSegmentedColormap.from_list("faint", ["#ffffff", "#a8a8a8"], N=8)
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff1e6", "#f5b183", "#d55e00", "#7a2e00"])
+DPI = 120
+FAINTEST = 0.1  # of the largest evidence; less is not shown
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.linewidth": 0.6,
@@ -63,10 +68,10 @@ def draw(
         figure = Figure(figsize=(7.0, 0.9 + 1.16 * sum(heights)), dpi=DPI, layout="constrained")
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights).tolist()
         extent = (0.0, len(log_mel) * frame_seconds, 0.0, float(log_mel.shape[1]))
-        _spectrogram(axes[0], log_mel, extent, colormaps["magma"].resampled(24))
+        _spectrogram(axes[0], log_mel, extent, colormaps["magma"].resampled(SHADES))
         axes[0].set_ylabel("kHz")
         axes[0].set_title(title, loc="left", fontsize=9)
-        largest = max(float(row.evidence.max()) for row in rows)
+        largest = max(float(row.evidence.max()) for row in rows) or 1.0
         for axis, row in zip(axes[1:], rows, strict=True):
             heat = _found(axis, row, log_mel, extent, largest)
         for axis in axes:
@@ -82,8 +87,8 @@ def draw(
 def _spectrogram(
     axis: Axes, log_mel: Map, extent: tuple[float, float, float, float], colours: Colormap
 ) -> None:
-    # Few shades: noise in many would make the file three times as large.
-    low, high = np.quantile(log_mel[log_mel > log_mel.min()], SHADES)  # the lowest value is padding
+    sound = log_mel[log_mel > log_mel.min()]  # the lowest value is padding
+    low, high = np.quantile(sound, DARKEST), np.quantile(sound, BRIGHTEST)
     axis.imshow(
         log_mel.T, origin="lower", aspect="auto", extent=extent, cmap=colours,
         vmin=float(low), vmax=float(high), interpolation="nearest",
@@ -94,8 +99,7 @@ def _found(
     axis: Axes, row: Row, log_mel: Map, extent: tuple[float, float, float, float], largest: float
 ) -> Any:
     """Evidence over a faint spectrogram; true events as boxes."""
-    _spectrogram(axis, log_mel, extent, colormaps["Greys"].resampled(6))
-    axis.images[0].set_alpha(0.35)
+    _spectrogram(axis, _coarse(log_mel), extent, FAINT)
     shown = np.ma.masked_less(row.evidence, FAINTEST * largest)
     heat = axis.imshow(shown, origin="lower", aspect="auto", extent=extent, cmap=HEAT, vmin=0, vmax=largest)
     for onset, offset in row.events:
@@ -103,6 +107,13 @@ def _found(
     axis.text(0, 1.04, row.label, transform=axis.transAxes, weight="bold", color=INK, va="bottom")
     axis.text(1, 1.04, row.note, transform=axis.transAxes, color=MUTED, ha="right", va="bottom")
     return heat
+
+
+def _coarse(log_mel: Map) -> Map:
+    frames, bins = log_mel.shape[0] // COARSE[0], log_mel.shape[1] // COARSE[1]
+    whole = log_mel[: frames * COARSE[0], : bins * COARSE[1]]
+    coarse: Map = whole.reshape(frames, COARSE[0], bins, COARSE[1]).mean(axis=(1, 3))
+    return coarse
 
 
 def _kilohertz(axis: Axes, mels: int, top_hz: float) -> None:
