@@ -70,13 +70,14 @@ class Explainer:
         return float(share), float(chance)
 
     def clearest(self, num_events: int) -> str:
-        """The test clip of so many events of which most were pointed at; then, that is ranked best.
+        """The test clip of so many events of which most were found: pointed at, and ranked on top.
 
-        Where no clip has so many, of the most there are.
+        Where no clip has so many, of the most there are; between equals, by how far the true classes
+        are ranked above the others.
         """
         most = min(num_events, max(int(own.sum()) for own in self.targets.values()))
         clips = [clip for clip, own in self.targets.items() if own.sum() == most]
-        return max(clips, key=lambda clip: (sum(hit for hit, _ in self.pointed(clip)), self._margin(clip)))
+        return max(clips, key=lambda clip: (self._found(clip), self._margin(clip)))
 
     def picture(self, path: Path, clip: str, audio: Path) -> None:
         """Draw the classes ranked highest, as many as there are true ones, and those that were missed."""
@@ -109,6 +110,15 @@ class Explainer:
         times = [(event.onset, event.offset) for event in self.events[clip] if event.label == label]
         note = f"ranked {rank} of {len(self.classes)}" + ("" if times else ", not in this soundscape")
         return Row(label=label, note=note, evidence=own, events=times)
+
+    def _found(self, clip: str) -> int:
+        """Events that were pointed at and whose class is among as many on top as there are true ones."""
+        top = np.argsort(-self.logits[clip])[: int(self.targets[clip].sum())]
+        labels = {self.classes[number] for number in top}
+        return sum(
+            hit and event.label in labels
+            for event, (hit, _) in zip(self.events[clip], self.pointed(clip), strict=True)
+        )
 
     def _margin(self, clip: str) -> float:
         """How far the worst-ranked true class is above the best-ranked other one, in logits."""

@@ -168,7 +168,7 @@ class Proto(Framewise, Head):
         return self.logits_from_scores(scores)
 
     def penalty(self, prototypes: Tensor) -> Tensor:
-        """How far each class's prototypes (P, D) are from orthogonal, zero where they are: added to the loss."""
+        """How far each class's prototypes (P, D) are from orthogonal; added to the loss."""
         C, J = self.weight.shape
         unit = nn_f.normalize(prototypes, dim=-1).view(C, J, -1)
         excess = unit @ unit.transpose(1, 2) - torch.eye(J, device=unit.device, dtype=unit.dtype)

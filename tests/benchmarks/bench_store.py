@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from store_methods import COLD, READERS, Data, memcpy, page_in, residency
+from store_methods import COLD, READERS, SLOW, Data, memcpy, page_in, residency
 from store_tables import describe_machine, table
 from store_writing import open_two_million, write_rates
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=["warm", "cold", "write", "open"])
     options = parser.parse_args()
-    clips, tokens, batches = (2048, 512, 16) if options.full else (512, 256, 6)
+    clips, tokens, turns = (2048, 512, 9) if options.full else (512, 256, 5)
     folder = Path(tempfile.mkdtemp(prefix="bench_store_", dir=options.dir or Path.cwd()))
     random = np.random.default_rng(options.seed)
     try:
@@ -43,9 +43,9 @@ def main() -> None:
         if {"warm", "cold"} & set(options.only):
             data = Data(folder, clips, tokens, 768)
         if "warm" in options.only:
-            print(table("Warm page cache", warm(data, batches, random), "memcpy"))
+            print(table("Warm page cache", warm(data, turns, random), "memcpy"))
         if "cold" in options.only:
-            print(table("Cold page cache", cold(data, batches, random), "parallel pread (best)"))
+            print(table("Cold page cache", cold(data, turns, random), "parallel pread (best)"))
         if "write" in options.only:
             print(table("Writing", write_rates(folder, clips, tokens, 768, 3), "raw write + fsync"))
         if "open" in options.only:
@@ -54,28 +54,27 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def warm(data: Data, batches: int, random: np.random.Generator) -> Rates:
+def warm(data: Data, turns: int, random: np.random.Generator) -> Rates:
     """GB/s of each method with all files in the page cache."""
     methods = {"memcpy": memcpy(data), **{name: build(data) for name, build in READERS.items()}}
     page_in(data)
     for read in methods.values():  # opens files, starts workers, maps pages
-        read([random.choice(data.clips, 64, replace=False) for _ in range(2)])
+        read([random.choice(data.clips, 64, replace=False)])
     rates: Rates = {name: [] for name in methods}
-    for _ in range(batches):
+    for _ in range(turns):
         rows = [random.choice(data.clips, 64, replace=False) for _ in range(4)]
         for name in random.permutation(list(methods)):
-            rates[name].append(data.rate(methods[name], rows))
+            rates[name].append(data.rate(methods[name], rows[: 1 if name in SLOW else 4]))
     return rates
 
 
-def cold(data: Data, batches: int, random: np.random.Generator) -> Rates:
+def cold(data: Data, turns: int, random: np.random.Generator) -> Rates:
     """GB/s of each method on clips that are not in the page cache; each turn reads its own clips."""
     methods: dict[str, Callable[[Sequence[np.ndarray]], None]] = {
         name: build(data) for name, build in COLD.items()
     }
     rates: Rates = {name: [] for name in methods}
-    turns = max(2, batches // 4)
-    for _ in range(turns):
+    for _ in range(max(2, turns // 3)):
         for name in random.permutation(list(methods)):
             order = random.permutation(data.clips)
             rows = [order[start : start + 64] for start in range(0, min(len(order), 256), 64)]
@@ -83,7 +82,7 @@ def cold(data: Data, batches: int, random: np.random.Generator) -> Rates:
             left = residency(data.cache_files())
             if left > 0.01:
                 sys.exit(f"{left:.0%} of the cache stayed in memory: is {data.folder} on a disk?")
-            rates[name].append(data.rate(methods[name], rows))
+            rates[name].append(data.rate(methods[name], rows[: 1 if name in SLOW else 4]))
     # The fastest number of threads stands for what the disk can do in parallel.
     preads = [name for name in rates if name.startswith("pread")]
     best = max(preads, key=lambda name: float(np.median(rates[name])))

@@ -279,3 +279,6 @@ COLD: dict[str, Callable[[Data], Read]] = {
     "h5py, one chunk a clip": h5py_chunks,
     "a .npy file a clip": npy_files,
 }
+
+# These read one batch a turn, the others four.
+SLOW = {name for name in {**READERS, **COLD} if name.startswith(("zarr", "tensorstore", "h5py", "a "))}
