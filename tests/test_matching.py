@@ -150,6 +150,20 @@ def test_clear_winners_are_found_exactly(engine, binary):
 
 @pytest.mark.parametrize("engine", ENGINES, ids=names)
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "float"])
+def test_hidden_tokens_do_not_win_where_all_others_point_away(engine, binary):
+    prototypes = some_prototypes(1, 8, binary)
+    tokens = -prototypes.repeat(1, 5, 1) + torch.eye(8)[:5] * prototypes * torch.arange(5).div(5)[:, None]
+    tokens[0, 0] = tokens[0, 4] = 0.0  # padding is zeros: a cosine of 0, above all others
+    valid = torch.tensor([[False, True, True, True, False]])
+    scores, index = match(tokens, prototypes, valid)
+    best, place = all_similarities(tokens, prototypes)[0, 1:4, 0].max(dim=0)
+    assert best < -0.5
+    assert index.item() == 1 + place.item()
+    assert scores.item() == pytest.approx(best.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=names)
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "float"])
 def test_a_clip_without_valid_tokens_scores_its_first_token(engine, binary):
     tokens, valid = clips(2, 9, 8, torch.float32)
     valid[0] = False

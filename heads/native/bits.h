@@ -124,10 +124,8 @@ static void search_bits(Bits work, const int16_t *codes, int64_t width, int64_t 
             keep_best(work.sums, share, from / BLOCK, work.best + p, work.where + p);
         }
     }
-    for (int64_t p = 0; p < P; p++) {
-        int32_t best = best_lane(work.best[p], work.where[p]);
-        winner[p] = best < count ? best : count - 1;
-    }
+    // A tie goes to the earlier token, so never to the copies of the last one behind it.
+    for (int64_t p = 0; p < P; p++) winner[p] = best_lane(work.best[p], work.where[p]);
 }
 
 // Prototypes whose values all have one size: their signs as -1 and +1, and as places in
