@@ -1,0 +1,60 @@
+"""Evidence lies on the tokens that won, and says what those tokens gave."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from featcache.cache import TokenCache
+from featcache.heads.localise import evidence, points_into, usual_scores
+from featcache.heads.prototypical import ProtoBin
+
+
+@pytest.fixture
+def cache(make_tokens: Callable[..., tuple[Path, Path]]) -> TokenCache:
+    return TokenCache.open(make_tokens(24, dtype="float32")[0])
+
+
+@pytest.fixture
+def head() -> ProtoBin:
+    torch.manual_seed(0)
+    return ProtoBin(dim=16, num_classes=3, per_class=4).eval()
+
+
+def test_evidence_is_what_a_plain_loop_puts_on_the_winning_tokens(cache: TokenCache, head: ProtoBin) -> None:
+    usual = usual_scores(head, cache, range(len(cache)))
+    F, _ = cache.grid
+    for row in (0, 1, 5):
+        tokens = torch.from_numpy(cache[row].copy())[: cache.valid[row]]
+        wanted = torch.zeros(3, *cache.grid)
+        for p, prototype in enumerate(torch.where(head.prototypes >= 0, 1.0, -1.0)):
+            cosine = torch.cosine_similarity(tokens, prototype, dim=-1)
+            best = int(cosine.argmax())
+            more = max(0.0, float(cosine[best] - usual[p]))
+            wanted[:, best % F, best // F] += head.classify.weight[:, p].detach() * more
+        assert wanted.abs().sum() > 0
+        torch.testing.assert_close(evidence(head, cache, row, usual), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_without_a_usual_score_evidence_sums_to_the_logit(cache: TokenCache, head: ProtoBin) -> None:
+    # So low a usual score that every prototype matches better than usual.
+    low = torch.full((12,), -1.0)
+    valid = torch.arange(12)[None] < int(cache.valid[3])
+    logits = head(torch.from_numpy(cache[3].copy())[None], None, valid)[0]
+    at_usual = head.classify(low)
+    torch.testing.assert_close(evidence(head, cache, 3, low).sum(dim=(1, 2)), (logits - at_usual).detach())
+
+
+def test_usual_scores_are_the_mean_over_all_blocks(
+    cache: TokenCache, head: ProtoBin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = usual_scores(head, cache, range(10))
+    monkeypatch.setattr("featcache.heads.localise.BLOCK", 3)
+    torch.testing.assert_close(usual_scores(head, cache, range(10)), whole)
+
+
+def test_a_patch_that_overlaps_the_event_counts() -> None:
+    found = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])  # column 2: 2 s to 3 s
+    assert points_into(found, 2.9, 4.0, 1.0) == (True, 0.5)
+    assert points_into(found, 3.0, 4.0, 1.0) == (False, 0.25)
