@@ -65,6 +65,15 @@ def match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None) -> tu
 
 def engine(tokens: Tensor, prototypes: Tensor) -> ModuleType:
     """The fast form for these: by device, dtype, and what this machine can do."""
+    home = gatherer(tokens, prototypes)
+    matrix_unit = home is matching_native and matching_blocks.fast_bfloat16("cpu")
+    if matrix_unit and not matching_blocks.is_binary(prototypes):
+        return matching_blocks  # bfloat16 products in hardware; sums from tables need no products at all
+    return home
+
+
+def gatherer(tokens: Tensor, prototypes: Tensor) -> ModuleType:
+    """The form that adds up winning tokens; it has nothing to multiply, so no matrix unit matters."""
     if tokens.is_cuda and matching_triton.available() and tokens.dtype != torch.float64:
         return matching_triton
     if matching_native.serves(tokens, prototypes):
@@ -83,7 +92,7 @@ def _match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Te
 @torch.library.custom_op("featcache::match_gather", mutates_args=())
 def _gather(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     """For each prototype, the sum over clips of weight (B, P) times the winning token: (P, D)."""
-    total: Tensor = engine(tokens, prototypes).gather(tokens.contiguous(), weight.contiguous(), index)
+    total: Tensor = gatherer(tokens, prototypes).gather(tokens.contiguous(), weight.contiguous(), index)
     return total.to(prototypes.dtype)
 
 

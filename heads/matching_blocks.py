@@ -49,11 +49,11 @@ def gather(tokens: Tensor, weight: Tensor, index: Tensor) -> Tensor:
 
 def _similarity(tokens: Tensor, direction: Tensor) -> Callable[[Tensor, Tensor, slice], Tensor]:
     """How to compare one clip's tokens (N, D) with a block of prototypes: (N, width)."""
-    if tokens.dtype == torch.int8 and is_binary(direction) and _fast_int8(tokens.device.type):
+    if tokens.dtype == torch.int8 and is_binary(direction) and fast_int8(tokens.device.type):
         signs = direction.sign().to(torch.int8)
         return lambda token, unit, block: torch._int_mm(token, signs[block].T).float() * unit.unsqueeze(-1)
     dtype = direction.dtype
-    if dtype == torch.float32 and _fast_bfloat16(tokens.device.type):
+    if dtype == torch.float32 and fast_bfloat16(tokens.device.type):
         dtype = torch.bfloat16
     rounded = direction.to(dtype)
     return lambda token, unit, block: (
@@ -68,11 +68,11 @@ def is_binary(prototypes: Tensor) -> bool:
 
 
 @cache
-def _fast_bfloat16(device: str) -> bool:
+def fast_bfloat16(device: str) -> bool:
     return device == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 @cache
-def _fast_int8(device: str) -> bool:
+def fast_int8(device: str) -> bool:
     # Elsewhere than on CPUs with VNNI torch._int_mm falls back to a loop that is slower than float.
     return device == "cpu" and torch.cpu._is_vnni_supported()

@@ -22,7 +22,7 @@ def names(value):
 def slack(engine, binary, dim):
     """How much less similar than the best token a winner may be, as docs/matching.md has it."""
     if engine is matching_blocks:  # bfloat16 where the processor has it, else float32
-        return 2**-7 if matching_blocks._fast_bfloat16("cpu") else 1e-6
+        return 2**-7 if matching_blocks.fast_bfloat16("cpu") else 1e-6
     return 1e-4 * dim**0.5 if binary else 1e-4
 
 
@@ -33,7 +33,8 @@ def engine_of_choice(request, monkeypatch):
         module = request.getfixturevalue("engine")
         if module is matching_native and matching_native.library() is None:
             pytest.skip("no C compiler, or no AVX2")
-        monkeypatch.setattr(matching, "engine", lambda tokens, prototypes: module)
+        for role in ("engine", "gatherer"):
+            monkeypatch.setattr(matching, role, lambda tokens, prototypes: module)
 
 
 def clips(B, N, D, dtype, seed=0):
@@ -245,8 +246,8 @@ def test_threads_share_the_work_and_agree():
 
 def test_products_in_int8_and_bfloat16_choose_as_the_reference(monkeypatch):
     """The torch form on a CPU with AMX: its instructions are emulated here, so small."""
-    monkeypatch.setattr(matching_blocks, "_fast_int8", lambda device: True)
-    monkeypatch.setattr(matching_blocks, "_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(matching_blocks, "fast_int8", lambda device: True)
+    monkeypatch.setattr(matching_blocks, "fast_bfloat16", lambda device: True)
     monkeypatch.setattr(matching, "engine", lambda tokens, prototypes: matching_blocks)
     for dtype in (torch.int8, torch.float16):
         tokens, valid = clips(2, 20, 64, dtype)
@@ -274,6 +275,16 @@ def test_engine_is_chosen_by_dtype_and_device():
     assert matching.engine(float16, prototypes) is fast
     assert matching.engine(float16.double(), prototypes.double()) is matching_blocks
     assert matching.engine(float16.to("meta"), prototypes) is matching_blocks
+
+
+def test_a_processor_with_bfloat16_products_takes_them_for_float_prototypes(monkeypatch):
+    if matching_native.library() is None:
+        pytest.skip("no C compiler, or no AVX2")
+    monkeypatch.setattr(matching_blocks, "fast_bfloat16", lambda device: True)
+    tokens = torch.zeros(1, 1, 8, dtype=torch.float16)
+    assert matching.engine(tokens, torch.randn(2, 8)) is matching_blocks
+    assert matching.engine(tokens, torch.ones(2, 8)) is matching_native
+    assert matching.gatherer(tokens, torch.randn(2, 8)) is matching_native
 
 
 def test_match_compiles_whole():

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the sizes of record")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="the fastest of these is shown")
+    parser.add_argument("--repeats", type=int, default=7, help="the fastest of these is shown")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
@@ -67,22 +67,27 @@ def compare(sizes: tuple[int, int, int, int], binary: bool, device: str, repeats
         similarity = nn_f.normalize(tokens, dim=-1) @ nn_f.normalize(prototypes(), dim=-1).T
         return step(similarity.amax(dim=1), classify)
 
-    base = measure(naive, device, repeats)
-    kind = "binary" if binary else "float"
-    row = f"| {B}, {N}, {D} x {P} | {kind} |"
-    print(f"{row} naive float32 | {base[0] * 1e3:.1f} | 1.0 | {base[1] / 1e6:.0f} | 1.0 | 0 |")
+    runs: dict[str, Callable[[], object]] = {"naive float32": naive}
+    apart = {"naive float32": "0"}
     if device == "cuda":
         halves = tokens.view(B * N, D).bfloat16(), latent.detach().bfloat16()
-        bare = measure(lambda: torch.mm(halves[0], halves[1].T), device, repeats)
-        print(f"{row} bare bfloat16 product | {bare[0] * 1e3:.2f} | {base[0] / bare[0]:.1f} | | | |")
+        runs["bare bfloat16 product"] = lambda: torch.mm(halves[0], halves[1].T)
     for dtype in DTYPES:
-        stored = (tokens * 30).round().clamp(-127, 127).to(dtype) if dtype == torch.int8 else tokens.to(dtype)
-        taken = measure(lambda: step(match(stored, prototypes())[0], classify), device, repeats)  # noqa: B023
+        stored = as_stored(tokens, dtype)
         used = engine(stored, prototypes()).__name__.rpartition("_")[-1]
-        speed = f"{taken[0] * 1e3:.1f} | {base[0] / taken[0]:.1f}"
-        memory = f"{taken[1] / 1e6:.0f} | {base[1] / taken[1]:.0f}"
-        apart = difference(stored, prototypes())
-        print(f"{row} {used} {str(dtype)[6:]} | {speed} | {memory} | {apart:.1e} |", flush=True)
+        name = f"{used} {str(dtype)[6:]}"
+        runs[name] = lambda stored=stored: step(match(stored, prototypes())[0], classify)  # type: ignore[misc]
+        apart[name] = f"{difference(stored, prototypes()):.1e}"
+    seconds, extra = measure(runs, device, repeats)
+    for name in runs:
+        speed = f"{seconds[name] * 1e3:.1f} | {seconds['naive float32'] / seconds[name]:.1f}"
+        memory = f"{extra[name] / 1e6:.0f} | {extra['naive float32'] / extra[name]:.0f}"
+        kind = "binary" if binary else "float"
+        print(f"| {B}, {N}, {D} x {P} | {kind} | {name} | {speed} | {memory} | {apart.get(name, '')} |")
+
+
+def as_stored(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    return (tokens * 30).round().clamp(-127, 127).to(dtype) if dtype == torch.int8 else tokens.to(dtype)
 
 
 def step(scores: Tensor, classify: nn.Linear) -> Tensor:
@@ -99,16 +104,24 @@ def difference(tokens: Tensor, prototypes: Tensor) -> float:
         return float((match(tokens[:4], prototypes)[0] - reference).abs().max())
 
 
-def measure(run: Callable[[], object], device: str, repeats: int) -> tuple[float, float]:
-    """Seconds of the fastest run, and bytes at the peak of one run over those before it."""
-    run()  # warm up: compile, tune, first touch
-    extra = peak_cuda(run) if device == "cuda" else peak_cpu(run)
-    times = []
+def measure(
+    runs: dict[str, Callable[[], object]], device: str, repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of the fastest run of each, and bytes at the peak of one run over those before it.
+
+    The runs take turns, so that what else the machine does falls on all alike.
+    """
+    extra = {}
+    for name, run in runs.items():
+        run()  # warm up: compile, tune, first touch
+        extra[name] = peak_cuda(run) if device == "cuda" else peak_cpu(run)
+    seconds = dict.fromkeys(runs, float("inf"))
     for _ in range(repeats):
-        start = now(device)
-        run()
-        times.append(now(device) - start)
-    return min(times), extra
+        for name, run in runs.items():
+            start = now(device)
+            run()
+            seconds[name] = min(seconds[name], now(device) - start)
+    return seconds, extra
 
 
 def now(device: str) -> float:
@@ -121,7 +134,7 @@ def peak_cuda(run: Callable[[], object]) -> float:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     run()
-    return torch.cuda.max_memory_allocated() - before
+    return max(torch.cuda.max_memory_allocated() - before, 1)
 
 
 def peak_cpu(run: Callable[[], object]) -> float:
