@@ -1,6 +1,7 @@
 """What extraction relies on, for every encoder: independence, lengths, layers, clear refusals."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,15 @@ def test_beats_with_a_setting_that_is_not_implemented_is_refused(
     torch.save(content, tmp_path / "beats.pt")
     with pytest.raises(MismatchError, match="layer_norm_first=True in its cfg; only False is implemented"):
         encoder_spec("beats").build(str(tmp_path / "beats.pt"))
+
+
+def test_ast_without_transformers_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, small_weights: Callable[[str], str]
+) -> None:
+    weights = small_weights("ast")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match="ast needs transformers 5; install it with: pip install"):
+        build_encoder("ast", weights)
 
 
 def test_an_encoder_without_public_weights_asks_for_a_path() -> None:

@@ -18,6 +18,8 @@ from featcache.weights import Checkpoint, load_checkpoint, load_into
 
 IGNORED = ("classifier.",)
 
+_NEEDS = "ast needs transformers 5; install it with: pip install 'transformers>=5,<6'"
+
 # The published files have the names of transformers 4.
 _RENAMED = (
     (r"^encoder\.layer\.", "layers."),
@@ -88,7 +90,7 @@ def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) ->
     try:
         from transformers import ASTConfig, ASTModel
     except ImportError as error:
-        raise InputError("ast needs transformers 5; install it with: pip install 'featcache[ast]'") from error
+        raise InputError(_NEEDS) from error
     table = "embeddings.position_embeddings"
     dim = checkpoint.shape(table, "AST")[-1]
     hidden = checkpoint.shape("layers.0.mlp.fc1.weight", "AST")[0]
@@ -102,6 +104,8 @@ def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) ->
                 max_length=patches.frames,
             )
         )
+    if not hasattr(model, "layers"):  # transformers 4 has other names for its parts
+        raise InputError(_NEEDS)
     positions = checkpoint.state[table]
     fitted = torch.cat([positions[:, :2], ast_positions(positions[:, 2:], patches.grid[1])], dim=1)
     load_into(model, checkpoint.with_state({**checkpoint.state, table: fitted}), ignored=IGNORED)
