@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,7 @@ def test_two_ranks_find_what_one_process_finds(make_tokens: Make, tmp_path: Path
     cache, manifest = make_tokens()
     alone = probe(cache, manifest, heads=HEADS, out=tmp_path / "alone", **SEARCH)
     (tmp_path / "two").mkdir()
+    sys.path.append(str(Path(__file__).parents[1]))  # spawned workers import this file as tests.test_search
     context = multiprocessing.get_context("spawn")
     port = 20_000 + os.getpid() % 20_000
     workers = [

@@ -143,6 +143,12 @@ class TokenCache:
         """One clip's bytes in every array, by the array's name; uncompressed."""
         return {spec.name: self._access.view(spec, row) for spec in self.layout.arrays()}
 
+    def as_zarr(self) -> Any:
+        """The same cache as a read-only ``zarr.Group``, for what zarr does better than this reader."""
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
+
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What the tokens are: encoder, weights, preprocessing, numerics."""
