@@ -48,7 +48,9 @@ def test_the_spec_of_a_file_is_read_off_its_class(file: Path) -> None:
 def test_a_file_may_give_a_spec_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
-        "from dataclasses import replace\nfrom featcache.encoders import encoder_spec\n"
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass, replace\nfrom featcache.encoders import encoder_spec\n"
+        "@dataclass\nclass Options:\n    scale: float = 1.0\n"
         "SPEC = replace(encoder_spec('logmel'), licence='mine')\n"
     )
     assert encoder_spec(f"{path}:SPEC").licence == "mine"

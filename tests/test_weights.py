@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from featcache.download import locate
 from featcache.errors import InputError, MismatchError, MissingError
-from featcache.weights import load_checkpoint, load_into, weights_digest
+from featcache.weights import Checkpoint, load_checkpoint, load_into, weights_digest
 
 State = dict[str, Tensor]
 
@@ -135,6 +135,21 @@ def test_missing_and_unexpected_keys_are_named(state: State, tmp_path: Path) -> 
         MismatchError, match=r"missing bias; unexpected gain; give the weights of this encoder"
     ):
         load_into(nn.Linear(3, 2), checkpoint, ignored=("head.",))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("weight",), "missing bias; unexpected nothing"),
+        (("weight", "bias", "gain"), "missing nothing; unexpected gain"),
+    ],
+)
+def test_a_key_too_few_or_too_many_alone_is_refused(
+    keys: tuple[str, ...], message: str, state: State
+) -> None:
+    checkpoint = Checkpoint(state={key: state.get(key, state["bias"]) for key in keys}, source="w.pt")
+    with pytest.raises(MismatchError, match=f"w.pt does not fit the encoder: {message}"):
+        load_into(nn.Linear(3, 2), checkpoint)
 
 
 def test_a_tensor_of_another_shape_is_named(state: State, tmp_path: Path) -> None:
