@@ -87,7 +87,8 @@ class KaldiFbank:
 
     def _log_mel(self, waveforms: list[Tensor], scratch: "_Scratch") -> list[Tensor]:
         window, bands = _tables(self.sample_rate, self.window, self.num_mels, waveforms[0].device)
-        batch = pad_sequence(waveforms, batch_first=True)
+        alone = len(waveforms) == 1  # no copy then
+        batch = waveforms[0][None] if alone else pad_sequence(waveforms, batch_first=True)
         frames = batch.unfold(1, self.frame_length, self.frame_shift)  # (B, T, frame_length)
         B, T, length = frames.shape
         buffers = scratch.take(B * T, batch.device)
