@@ -44,6 +44,9 @@ class Commands(click.Group):
                 logging.getLogger("featcache").debug("the error came from here", exc_info=True)
             click.echo(f"{'' if isinstance(error, Interrupted) else 'Error: '}{error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:  # before a run had anything to keep
+            click.echo("stopped; run the same command again to go on", err=True)
+            ctx.exit(Interrupted.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

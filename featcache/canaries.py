@@ -18,7 +18,7 @@ from featcache.manifest import Clip
 
 COUNT = 3
 # Largest relative L2 difference that is still "the same tokens": what storing costs, plus what
-# another device or kernel may change at this compute precision. Other weights differ by about 1.
+# another device or kernel may change at this compute precision. The limits are ours.
 STORED = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3, "int8": 3e-2, "int4": 3e-1}
 COMPUTED = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 

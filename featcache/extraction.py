@@ -15,7 +15,7 @@ from featcache.digests import clip_keys
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.encoding import Runner, choose_device
-from featcache.errors import InputError
+from featcache.errors import AudioError, InputError
 from featcache.filling import Extraction, Filler
 from featcache.manifest import Clip, Manifest, load_manifest, write_manifest
 from featcache.records import add_run
@@ -128,9 +128,17 @@ def _windows(manifest: Manifest, length: float | None, hop: float | None) -> Seq
         return manifest.clips
     if length <= 0 or (hop is not None and hop <= 0):
         raise InputError(f"window {length:g} s and hop {hop} s must be above 0")
-    files = {clip.path: duration(clip.path) for clip in manifest.clips}
+    files = {clip.path: _length(clip.path) for clip in manifest.clips}
     seconds = [(files[clip.path] if clip.end is None else clip.end) - clip.start for clip in manifest.clips]
     return window(manifest.clips, seconds, length=length, hop=hop or length)
+
+
+def _length(path: Path) -> float:
+    """[s] of a file; zero of one that cannot be read, which decoding will name."""
+    try:
+        return duration(path)
+    except AudioError:
+        return 0.0
 
 
 def _layout(

@@ -58,6 +58,7 @@ class Filler:
         self._batch_size = batch_size
         self._workers = workers or min(8, os.cpu_count() or 1)
         self._progress = progress
+        self._waiting: set[str] = set()  # clips that this run has not come to yet
 
     def fill(self, clips: Sequence[Clip], keys: Sequence[bytes | None], reuse: Sequence[TokenCache]) -> None:
         """Bring every clip into the cache.
@@ -72,6 +73,7 @@ class Filler:
         for clip, key in zip(clips, keys, strict=True):
             pending.setdefault(clip.id if key is None else key, clip)
         unread = sum(isinstance(key, str) for key in pending)
+        self._waiting.update(clip.id for clip in pending.values())
         known = self._writer.done_keys.union(key for key in pending if isinstance(key, bytes))
         self._writer.annotate(clips_expected=len(known) + unread)
         try:
@@ -86,12 +88,15 @@ class Filler:
                 "run the same command again to go on"
             ) from None
         finally:
-            record_failed(self._result.cache, {clip.id for clip in clips}, self._result.failed)
+            # What an interrupted run did not come to keeps its entry.
+            tried = {clip.id for clip in clips} - self._waiting
+            record_failed(self._result.cache, tried, self._result.failed)
 
     def _skip_present(self, pending: dict[bytes | str, Clip], num_clips: int) -> None:
         done = self._writer.done_keys
         present = {key: pending.pop(key) for key in list(pending) if isinstance(key, bytes) and key in done}
         self._result.present = num_clips - len(pending)
+        self._waiting.difference_update(clip.id for clip in present.values())
         if present:
             self._result.canaries = check_canaries(TokenCache.open(self._result.cache), present, self._runner)
 
@@ -102,7 +107,9 @@ class Filler:
         rows = {key: row for key, row in zip(keys, other.rows_of(keys), strict=True) if row is not None}
         self._result.canaries += check_canaries(other, {key: pending[key] for key in rows}, self._runner)
         for key, row in rows.items():
-            self._writer.add_stored(pending.pop(key).id, key, other, row)
+            clip = pending.pop(key)
+            self._writer.add_stored(clip.id, key, other, row)
+            self._waiting.discard(clip.id)
             self._result.reused += 1
 
     def _encode(self, pending: Mapping[bytes | str, Clip]) -> None:
@@ -122,6 +129,7 @@ class Filler:
         ) as bar:
             for clip, sound in decoded:
                 bar.update()
+                self._waiting.discard(clip.id)
                 key = keys[clip.id]
                 sound = _long_enough(sound, encoder)
                 if isinstance(sound, AudioError) or isinstance(key, str):

@@ -103,6 +103,19 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"featcache {name}" in result.output.split("Options:")[0].split("\n", 2)[2], name
 
 
+def test_a_stop_before_anything_is_kept_is_one_line_too(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import featcache.extraction
+
+    def stop(*arguments: object, **rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(featcache.extraction, "clip_keys", stop)
+    result = run("extract", make_manifest(4), "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to go on\n")
+
+
 def start(manifest: Path, out: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "featcache.cli", "extract", str(manifest), "--out", str(out), *LOGMEL]
     return subprocess.Popen(

@@ -270,6 +270,31 @@ def test_long_clips_are_cut_and_counted_or_windowed(
     assert "audio/0.wav@2-2.5" in TokenCache.open(tmp_path / "all.zarr").ids
 
 
+def test_windows_pass_over_a_damaged_file_and_list_it(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(4)
+    (tmp_path / "audio/2.wav").write_bytes(b"no audio")
+    done = extract(manifest, out=tmp_path / "c.zarr", window_seconds=0.5, **SETTINGS)
+    assert (done.encoded, list(done.failed)) == (6, ["audio/2.wav"])
+
+
+def test_a_stopped_run_forgets_no_failure_that_it_did_not_come_to(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featcache import decoding
+
+    manifest = make_manifest(4)
+    (tmp_path / "audio/3.wav").write_bytes(b"")
+    extract(manifest, out=tmp_path / "c.zarr", **SETTINGS)
+
+    def stop(path: Path, **rest: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoding, "load_clip", stop)
+    with pytest.raises(Interrupted):
+        extract(make_manifest(6), out=tmp_path / "c.zarr", **SETTINGS)
+    assert list(failed_clips(tmp_path / "c.zarr")) == ["audio/3.wav"]
+
+
 def test_the_last_manifest_is_remembered(make_manifest: Make, tmp_path: Path) -> None:
     manifest = make_manifest(4)
     extract(manifest, out=tmp_path / "c.zarr", **SETTINGS)

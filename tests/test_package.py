@@ -88,6 +88,15 @@ if sys.argv[1:]:
     assert done.stdout.splitlines()[-1].strip() == "loaded:", done.stdout + done.stderr
 
 
+def test_the_demo_encoder_loads_neither_timm_nor_torchvision() -> None:
+    script = (
+        "import sys, featcache.encoders as e; e.build_encoder('logmel');"
+        "print({'timm', 'torchvision'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, cwd="/")
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_every_dependency_is_imported_somewhere() -> None:
     import re
     import tomllib

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from featcache.decibels import MelDecibels
@@ -35,6 +34,8 @@ class Dasheng(nn.Module):
     """
 
     def __init__(self, dim: int, depth: int, num_heads: int, chunk: int) -> None:
+        from timm.models.vision_transformer import Block
+
         super().__init__()
         self.front_end = MelDecibels()
         self.init_bn = nn.BatchNorm1d(64)

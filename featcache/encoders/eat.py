@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
-from timm.layers import Mlp
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
@@ -39,6 +37,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, hidden: int) -> None:
         super().__init__()
+        from timm.layers import Mlp
+        from timm.models.vision_transformer import Attention
+
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, hidden_features=hidden)

@@ -9,7 +9,6 @@ from typing import Any
 
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.table import ENCODERS
-from featcache.encoders.timm_vit import timm_spec
 from featcache.errors import InputError, MissingError, unknown
 
 ENTRY_POINTS = "featcache.encoders"
@@ -35,6 +34,8 @@ def encoder_spec(name: str) -> EncoderSpec:
     if name in ENCODERS:
         return ENCODERS[name]
     if name.startswith("timm:"):
+        from featcache.encoders.timm_vit import timm_spec
+
         return timm_spec(name)
     if ".py:" in name:
         return _described(name, _from_file(name))

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from featcache.encoders.base import Encoded
 from featcache.encoders.patches import PatchEncoder, Patches, require_layers
 from featcache.weights import Checkpoint, load_into
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 Positions = Callable[[Tensor, int], Tensor]  # (stored table, columns) -> table
 
@@ -64,7 +66,7 @@ def mae_vit(
     architecture: str,
     num_heads: int | None,
     ignored: Sequence[str],
-) -> VisionTransformer:
+) -> "VisionTransformer":
     """The ViT of an MAE-style checkpoint: sizes are read off its tensors.
 
     A fine-tuned checkpoint has no ``norm``; then the tokens of the last block stay as they are.
@@ -72,6 +74,9 @@ def mae_vit(
     Args:
         num_heads: shapes do not tell it; by default what every published size has (`heads_of`).
     """
+    # Here, not above: timm brings torchvision, which takes seconds, and most runs need neither.
+    from timm.models.vision_transformer import VisionTransformer
+
     dim = checkpoint.shape("pos_embed", architecture)[-1]
     hidden = checkpoint.shape("blocks.0.mlp.fc1.weight", architecture)[0]
     with torch.device("meta"):
