@@ -103,7 +103,7 @@ def test_every_dependency_is_imported_somewhere() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[<>=]", line)[0] for line in project["dependencies"]]
-    modules = {"scikit-learn": "sklearn", "google-crc32c": "google_crc32c"}
+    modules = {"scikit-learn": "sklearn"}
     source = "\n".join(file.read_text() for folder in SOURCES for file in (ROOT / folder).rglob("*.py"))
     unused = [
         name for name in names if not re.search(rf"(?m)^\s*(import|from) {modules.get(name, name)}\b", source)

@@ -16,7 +16,6 @@ class StoreDtype:
     zarr: str  # data type in the array's zarr.json
     torch: torch.dtype  # of gathered tokens
     bits: int  # per value
-    largest: float  # a larger magnitude would round to infinity; quantised formats scale to any
     steps: int = 0  # quantised formats: the largest integer, reached by a token's largest magnitude
 
     @property
@@ -32,19 +31,15 @@ class StoreDtype:
         return dim * self.bits // item_bits
 
 
-# float32 values from 65520 on round to infinity in float16 (largest finite: 65504).
-_FLOAT16_LIMIT = 65520.0
-_BFLOAT16_LIMIT = 3.3961775292304957e38
-
 STORE_DTYPES: dict[str, StoreDtype] = {
     dtype.name: dtype
     for dtype in (
-        StoreDtype(name="float16", zarr="float16", torch=torch.float16, bits=16, largest=_FLOAT16_LIMIT),
-        StoreDtype(name="float32", zarr="float32", torch=torch.float32, bits=32, largest=float("inf")),
+        StoreDtype(name="float16", zarr="float16", torch=torch.float16, bits=16),
+        StoreDtype(name="float32", zarr="float32", torch=torch.float32, bits=32),
         # Zarr has no bfloat16: its bits are kept in a uint16 array whose attributes say so.
-        StoreDtype(name="bfloat16", zarr="uint16", torch=torch.bfloat16, bits=16, largest=_BFLOAT16_LIMIT),
-        StoreDtype(name="int8", zarr="int8", torch=torch.int8, bits=8, largest=float("inf"), steps=127),
-        StoreDtype(name="int4", zarr="uint8", torch=torch.uint8, bits=4, largest=float("inf"), steps=7),
+        StoreDtype(name="bfloat16", zarr="uint16", torch=torch.bfloat16, bits=16),
+        StoreDtype(name="int8", zarr="int8", torch=torch.int8, bits=8, steps=127),
+        StoreDtype(name="int4", zarr="uint8", torch=torch.uint8, bits=4, steps=7),
     )
 }
 
@@ -60,21 +55,27 @@ def store_dtype(name: str) -> StoreDtype:
     return STORE_DTYPES[name]
 
 
-def quantise(tokens: Tensor, dtype: StoreDtype) -> tuple[Tensor, Tensor]:
+def quantise(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
 
+    Args:
+        work: memory to compute in
+
     Shape:
-        - tokens: (n, D) float32
+        - tokens: (n, D) floats
+        - work: (n, D) float32
         - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
 
     >>> integers, scale = quantise(torch.tensor([[1.27, -0.5]]), STORE_DTYPES["int8"])
     >>> integers.tolist(), round(scale.item(), 4)
     ([[127, -50]], 0.01)
     """
-    scale = tokens.abs().amax(dim=1) / dtype.steps  # (n,)
+    values = tokens.float() if work is None else work.copy_(tokens)
+    scale = torch.maximum(values.amax(dim=1), -values.amin(dim=1)).abs() / dtype.steps  # (n,)
     # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
-    integers = (tokens / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round_()
-    integers = integers.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
+    divisor = scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    values = torch.div(values, divisor, out=work).round_()
+    integers = values.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
     return (_pack_int4(integers) if dtype.bits == 4 else integers), scale
 
 

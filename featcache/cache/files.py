@@ -2,20 +2,20 @@
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 
 from featcache.cache.codecs import Bytes
 from featcache.errors import CacheError
 
 PARTIAL = ".partial"  # suffix of a file that is being written; removed by the next writer
 
-# google_crc32c holds the GIL: in steps of this many bytes nobody waits long for it.
+# Bytes after which their writeback starts; `crc32c` and `os.write` let other threads run meanwhile.
 _STEP = 4 * 2**20
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -29,39 +29,73 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
-def write_partial(path: Path, pieces: Iterable[Any], durable: bool = True) -> dict[str, Any]:
-    """Write ``pieces`` (bytes or uint8 arrays) under the temporary name of ``path``.
+class PartialFile:
+    """A file under its temporary name, which grows until `finish`; it is open from the start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = partial_path(path)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._checksum, self._length, self._started = 0, 0, 0
+
+    def write(self, data: Any) -> None:
+        """Append bytes or a uint8 array."""
+        data = np.frombuffer(data, dtype=np.uint8)
+        for start in range(0, data.nbytes, _STEP):
+            step = data[start : start + _STEP]
+            self._checksum = crc32c(step, self._checksum)
+            _write_all(self._descriptor, step)
+            self._length += step.nbytes
+            if self._length - self._started >= _STEP:
+                self._start_writeback()
+
+    def finish(self, durable: bool = True) -> dict[str, Any]:
+        """Close the file.
+
+        Returns:
+            The ledger's entry of the file: ``{"bytes": length, "crc32c": eight hex digits}``.
+        """
+        if durable:
+            os.fsync(self._descriptor)
+        self._close()
+        return {"bytes": self._length, "crc32c": f"{self._checksum:08x}"}
+
+    def discard(self) -> None:
+        """Close and remove the file, finished or not."""
+        self._close()
+        self._path.unlink(missing_ok=True)
+
+    def _start_writeback(self) -> None:
+        # Starts writing these pages back without waiting: the disk works while the next ones are
+        # copied, a quarter less time than one long wait in fsync. They stay in the page cache, for
+        # a page that is being written back is not dropped.
+        count = self._length - self._started
+        os.posix_fadvise(self._descriptor, self._started, count, os.POSIX_FADV_DONTNEED)
+        self._started = self._length
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def write_partial(path: Path, data: Any, durable: bool = True) -> dict[str, Any]:
+    """Write ``data`` (bytes or a uint8 array) under the temporary name of ``path``.
 
     Returns:
-        The ledger's entry of the file: ``{"bytes": length, "crc32c": eight hex digits}``.
+        As `PartialFile.finish`.
     """
-    checksum, length = 0, 0
-    descriptor = os.open(partial_path(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    file = PartialFile(path)
     try:
-        for piece in pieces:
-            data: Bytes = np.frombuffer(piece, dtype=np.uint8)
-            for start in range(0, data.nbytes, _STEP):
-                step = data[start : start + _STEP]
-                checksum = google_crc32c.extend(checksum, step)
-                _write_all(descriptor, step)
-                # Starts writing these pages back without waiting: the disk works while the next
-                # ones are copied, a quarter less time than one long wait in fsync. They stay in
-                # the page cache, for a page that is being written back is not dropped.
-                os.posix_fadvise(descriptor, length, step.nbytes, os.POSIX_FADV_DONTNEED)
-                length += step.nbytes
-        if durable:
-            os.fsync(descriptor)
+        file.write(data)
+        return file.finish(durable)
     except BaseException:
-        partial_path(path).unlink(missing_ok=True)
+        file.discard()
         raise
-    finally:
-        os.close(descriptor)
-    return {"bytes": length, "crc32c": f"{checksum:08x}"}
 
 
 def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half of one."""
-    write_partial(path, [data], durable)
+    write_partial(path, data, durable)
     os.replace(partial_path(path), path)
     if durable:
         sync_directory(path.parent)
@@ -82,7 +116,7 @@ def file_crc32c(path: Path) -> tuple[int, str]:
     buffer: Bytes = np.empty(_STEP, dtype=np.uint8)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer.data):
-            checksum = google_crc32c.extend(checksum, buffer[:count])
+            checksum = crc32c(buffer[:count], checksum)
             length += count
     return length, f"{checksum:08x}"
 

@@ -9,8 +9,8 @@ from featcache.cache.codecs import codec_named
 from featcache.cache.dtypes import StoreDtype, store_dtype
 from featcache.errors import InputError
 
-# A shard is what a crash can lose, what is written in one go and what verify reports: some
-# seconds of encoding. Two of them are held in memory while writing.
+# A shard is what a crash can lose, what becomes durable in one go and what verify reports: some
+# seconds of encoding.
 SHARD_BYTES = 192 * 2**20
 MAX_SHARD_CLIPS = 4096
 KEY_BYTES = 16

@@ -1,7 +1,6 @@
 """Writing a token cache: clip by clip in, whole durable shards out."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,42 +9,36 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from featcache.cache.commit import commit_shard
 from featcache.cache.files import writing
 from featcache.cache.fingerprint import check_same_tokens
 from featcache.cache.layout import KEY_BYTES, CacheLayout
 from featcache.cache.lock import WriterLock
 from featcache.cache.metadata import write_metadata
 from featcache.cache.reader import TokenCache
-from featcache.cache.recovery import check_target, finished_keys, open_layout, recover, shard_row_count
-from featcache.cache.shard import ShardBuffer
+from featcache.cache.recovery import check_target, open_layout, recover, shard_row_count
+from featcache.cache.shard_queue import ShardQueue
 from featcache.errors import InputError
 
 
 class CacheWriter:
     """The one writer of a cache; use it as a context manager.
 
-    Clips gather in memory until a shard is full; a background thread then writes it while the
-    next one fills. Leaving the ``with`` block writes the last shard, however few clips it has;
-    leaving it by an exception drops that shard (finished ones stay).
+    Clips are brought into their stored form one by one; a background thread appends them to the
+    files of a shard and makes the shard durable when it is full. Leaving the ``with`` block
+    finishes the last shard, however few clips it has; leaving it by an exception drops that shard
+    (finished ones stay).
 
     Attributes:
         layout: of the cache, with the shard size it was created with
-        done_keys: clip keys of all finished shards
     """
 
     def __init__(self, path: Path, layout: CacheLayout, lock: WriterLock) -> None:
         self.path = path
         self.layout, self._attributes = open_layout(path, layout)
         self._lock = lock
-        self._counts: dict[int, int] = recover(path, self.layout)
-        self._shard = 0  # the next one
-        self.done_keys: set[bytes] = finished_keys(path, self._counts)
         self._attributes["complete"] = False  # until `close`
-        self._write_metadata(durable=True)
-        self._buffers = [ShardBuffer(self.layout), ShardBuffer(self.layout)]
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="featcache-writer")
-        self._pending: Future[None] | None = None
+        self._queue = ShardQueue(path, self.layout, self._attributes, recover(path, self.layout))
+        self._write_metadata()
         self._closed = False
 
     @classmethod
@@ -70,10 +63,10 @@ class CacheWriter:
 
     def annotate(self, **values: Any) -> None:
         """Set attributes of the cache, such as ``parent`` or ``clips_expected`` (for a percentage)."""
-        self._settle()
+        self._queue.settle()
         self._attributes.update(values)
         with writing(self.path):
-            self._write_metadata(durable=True)
+            self._write_metadata()
 
     def add(
         self,
@@ -104,15 +97,13 @@ class CacheWriter:
             }
             if cls is not None:
                 vectors["cls"] = cls
-            self._buffers[0].put(clip_id, key, tokens, vectors, valid)
-        if self._buffers[0].full:
-            self.flush_shard()
+            with self._queue.next_buffer() as buffer:
+                buffer.put(clip_id, key, tokens, vectors, valid)
 
     def add_stored(self, clip_id: str, key: bytes, source: TokenCache, row: int) -> None:
         """Take a clip as another cache stores it, bit for bit; see `check_same`."""
-        self._buffers[0].put_stored(clip_id, key, source.stored(row))
-        if self._buffers[0].full:
-            self.flush_shard()
+        with self._queue.next_buffer() as buffer:
+            buffer.put_stored(clip_id, key, source.stored(row))
 
     def check_same(self, source: TokenCache) -> None:
         """Make sure that clips of another cache may be copied into this one.
@@ -123,18 +114,18 @@ class CacheWriter:
         check_same_tokens(source.path, source.layout, self.layout)
 
     @property
+    def done_keys(self) -> set[bytes]:
+        """Clip keys of all finished shards."""
+        return self._queue.done_keys
+
+    @property
     def room(self) -> int:
         """Clips until the shard that fills is full: at least 1."""
-        return self.layout.shard_rows - len(self._buffers[0].ids)
+        return self._queue.room
 
     def flush_shard(self) -> None:
-        """Hand the clips so far to the background thread as one shard, after it is done with the last."""
-        self._settle()
-        buffer = self._buffers[0]
-        if buffer.ids:
-            self._pending = self._executor.submit(self._commit, buffer)
-            self._buffers.reverse()
-            self._buffers[0].clear()
+        """End the shard that fills, however few clips it has."""
+        self._queue.end_shard()
 
     def close(self) -> None:
         """Finish the last shard, mark the cache complete and let the next writer in."""
@@ -147,7 +138,7 @@ class CacheWriter:
             self._release()
 
     def abort(self) -> None:
-        """Drop the clips of the unfinished shard; a shard that is being written is finished first."""
+        """Drop the clips of the unfinished shard; one that is being made durable is finished first."""
         if not self._closed:
             self._release()
 
@@ -185,28 +176,13 @@ class CacheWriter:
             if not 0 <= valid <= len(tokens[layer]):
                 raise InputError(f"clip {clip_id!r}: {valid} valid tokens of {len(tokens[layer])}")
 
-    def _commit(self, buffer: ShardBuffer) -> None:
-        while self._shard in self._counts:  # the lowest free number: a repaired cache fills its gaps
-            self._shard += 1
-        end = self._shard * self.layout.shard_rows + len(buffer.ids)
-        rows = max(end, shard_row_count(self._counts, self.layout.shard_rows))
-        with writing(self.path):
-            commit_shard(self.path, self.layout, self._attributes, self._shard, buffer, rows)
-        self._counts[self._shard] = len(buffer.ids)
-        self.done_keys.update(buffer.keys)
-
-    def _settle(self) -> None:
-        """Wait for the background thread; its error becomes the caller's, each time anew."""
-        if self._pending is not None:
-            self._pending.result()
-
-    def _write_metadata(self, durable: bool) -> None:
-        rows = shard_row_count(self._counts, self.layout.shard_rows)
-        write_metadata(self.path, self.layout, self._attributes, rows, durable=durable)
+    def _write_metadata(self) -> None:
+        rows = shard_row_count(self._queue.counts, self.layout.shard_rows)
+        write_metadata(self.path, self.layout, self._attributes, rows, durable=True)
 
     def _release(self) -> None:
         self._closed = True
-        self._executor.shutdown(wait=True)
+        self._queue.stop()
         self._lock.release()
 
 
@@ -224,4 +200,4 @@ def _one_thread() -> Iterator[None]:
 
 def _mean(tokens: Tensor) -> Tensor:
     """(n, D) to (D,) float32; of no tokens it is zero."""
-    return tokens.float().mean(dim=0) if len(tokens) else torch.zeros(tokens.shape[1])
+    return tokens.mean(dim=0, dtype=torch.float32) if len(tokens) else torch.zeros(tokens.shape[1])

@@ -47,7 +47,7 @@ def main() -> None:
         if "cold" in options.only:
             print(table("Cold page cache", cold(data, turns, random), "parallel pread (best)"))
         if "write" in options.only:
-            print(table("Writing", write_rates(folder, clips, tokens, 768, 3), "raw write + fsync"))
+            print(table("Writing", write_rates(folder, clips, tokens, 768, turns), "raw write + fsync"))
         if "open" in options.only:
             print(open_two_million(folder))
     finally:

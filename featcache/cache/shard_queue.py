@@ -1,0 +1,130 @@
+"""Clips on their way to disk: a few buffers, a thread that writes them, and one that ends shards."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from featcache.cache.clip_buffer import ClipBuffer
+from featcache.cache.files import writing
+from featcache.cache.layout import CacheLayout
+from featcache.cache.open_shard import OpenShard
+from featcache.cache.recovery import finished_keys, shard_row_count
+
+_CLIPS_AHEAD = 8  # buffers: clips that may wait for the disk
+
+
+class ShardQueue:
+    """Appends clips to a shard in one thread; another makes a full shard durable meanwhile.
+
+    Attributes:
+        counts: shard -> clips of the finished shards
+        done_keys: their clips' keys
+        room: clips until the shard that fills is full: at least 1
+    """
+
+    def __init__(
+        self, path: Path, layout: CacheLayout, attributes: dict[str, Any], counts: dict[int, int]
+    ) -> None:
+        self._path, self._layout, self._attributes = path, layout, attributes
+        self.counts = counts
+        self.done_keys: set[bytes] = finished_keys(path, counts)
+        self.room = layout.shard_rows
+        self._free: SimpleQueue[ClipBuffer] = SimpleQueue()
+        for _ in range(_CLIPS_AHEAD):
+            self._free.put(ClipBuffer(layout))
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="featcache-writer")
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="featcache-sealer")
+        self._sealing: Future[None] | None = None
+        self._taken = set(counts)  # numbers of shards
+        self._shard: OpenShard | None = None  # only the writing thread touches it until `stop`
+        self._failure: BaseException | None = None
+
+    @contextmanager
+    def next_buffer(self) -> Iterator[ClipBuffer]:
+        """A buffer to fill; it then goes to the thread. Waits while the disk is slower than the caller.
+
+        Raises:
+            CacheError: an earlier clip could not be written.
+        """
+        self._raise_failure()
+        buffer = self._free.get()
+        try:
+            yield buffer
+        except BaseException:
+            self._free.put(buffer)
+            raise
+        self._writer.submit(self._append, buffer)
+        self.room -= 1
+        if self.room == 0:
+            self.end_shard()
+
+    def end_shard(self) -> None:
+        """Have the shard that fills made durable, however few clips it has."""
+        self._writer.submit(self._attempt, self._end)
+        self.room = self._layout.shard_rows
+
+    def settle(self) -> None:
+        """Wait for the threads; their error becomes the caller's, each time anew."""
+        self._writer.submit(self._wait_for_sealer).result()
+        self._raise_failure()
+
+    def stop(self) -> None:
+        """Wait for the threads and drop the shard that has not ended."""
+        self._writer.shutdown(wait=True)
+        self._sealer.shutdown(wait=True)
+        if self._shard is not None:
+            self._shard.discard()
+
+    def _append(self, buffer: ClipBuffer) -> None:
+        try:
+            self._attempt(lambda: self._growing().append(buffer))
+        finally:
+            self._free.put(buffer)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Nothing more is written after a failure."""
+        if self._failure is not None:
+            return
+        try:
+            with writing(self._path):
+                step()
+        except BaseException as error:
+            self._failure = error
+
+    def _growing(self) -> OpenShard:
+        if self._shard is None:
+            number = 0
+            while number in self._taken:  # the lowest free one: a repaired cache fills its gaps
+                number += 1
+            self._taken.add(number)
+            self._shard = OpenShard(self._path, self._layout, number)
+        return self._shard
+
+    def _end(self) -> None:
+        self._wait_for_sealer()  # at most one full shard is not durable yet
+        if self._shard is not None and self._failure is None:
+            self._sealing = self._sealer.submit(self._attempt, partial(self._seal, self._shard))
+            self._shard = None
+
+    def _seal(self, shard: OpenShard) -> None:
+        end = shard.number * self._layout.shard_rows + len(shard.ids)
+        rows = max(end, shard_row_count(self.counts, self._layout.shard_rows))
+        try:
+            shard.finish(self._attributes, rows)
+        except BaseException:
+            shard.discard()
+            raise
+        self.counts[shard.number] = len(shard.ids)
+        self.done_keys.update(shard.keys)
+
+    def _wait_for_sealer(self) -> None:
+        if self._sealing is not None:
+            self._sealing.result()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
