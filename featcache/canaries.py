@@ -11,7 +11,7 @@ from torch import Tensor
 
 from featcache.audio import load_clip
 from featcache.cache import TokenCache
-from featcache.cache.dtypes import dequantise
+from featcache.cache.quantise import dequantise
 from featcache.encoding import Runner
 from featcache.errors import AudioError, MismatchError
 from featcache.manifest import Clip

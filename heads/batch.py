@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featcache.cache.dtypes import dequantise
+from featcache.cache.quantise import dequantise
 
 Need = tuple[Literal["tokens", "cls", "mean"], int]  # what of a clip is read, of which layer
 

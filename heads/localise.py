@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from featcache.cache.dtypes import dequantise
+from featcache.cache.quantise import dequantise
 from featcache.heads.matching import match
 from featcache.heads.prototypical import ProtoFloat
 

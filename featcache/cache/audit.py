@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from featcache.cache.dtypes import dequantise, quantise, store_dtype
+from featcache.cache.dtypes import store_dtype
+from featcache.cache.quantise import dequantise, quantise
 from featcache.cache.reader import TokenCache
 from featcache.errors import InputError
 

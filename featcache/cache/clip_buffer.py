@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from featcache.cache.codecs import Bytes
-from featcache.cache.dtypes import quantise
 from featcache.cache.layout import CacheLayout
+from featcache.cache.quantise import quantise
 from featcache.errors import InputError
 
 _TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8}

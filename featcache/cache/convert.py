@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from featcache.cache.dtypes import dequantise
 from featcache.cache.layout import CacheLayout
+from featcache.cache.quantise import dequantise
 from featcache.cache.reader import TokenCache
 from featcache.cache.writer import CacheWriter
 from featcache.errors import InputError, unknown

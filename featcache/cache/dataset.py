@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from featcache.cache.dtypes import dequantise
+from featcache.cache.quantise import dequantise
 from featcache.cache.reader import TokenCache
 
 Sample = tuple[Tensor, Tensor, Tensor]

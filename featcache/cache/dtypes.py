@@ -1,11 +1,12 @@
-"""The number formats that tokens are stored in, and the way back to floats."""
+"""The number formats that tokens are stored in."""
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from featcache.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +15,22 @@ class StoreDtype:
 
     name: str
     zarr: str  # data type in the array's zarr.json
-    torch: torch.dtype  # of gathered tokens
+    torch_name: str  # of gathered tokens
     bits: int  # per value
     steps: int = 0  # quantised formats: the largest integer, reached by a token's largest magnitude
+
+    @property
+    def torch(self) -> "torch.dtype":
+        """The data type of gathered tokens."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.torch_name)
+        return dtype
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element of the Zarr array."""
+        return max(self.bits // 8, 1)
 
     @property
     def scaled(self) -> bool:
@@ -25,7 +39,7 @@ class StoreDtype:
 
     def packed(self, dim: int) -> int:
         """Elements of the Zarr array that hold one token of ``dim`` values."""
-        item_bits = 8 * self.torch.itemsize
+        item_bits = 8 * self.item_bytes
         if dim * self.bits % item_bits:
             raise InputError(f"{self.name} packs two values a byte and needs an even width, not {dim}")
         return dim * self.bits // item_bits
@@ -34,12 +48,12 @@ class StoreDtype:
 STORE_DTYPES: dict[str, StoreDtype] = {
     dtype.name: dtype
     for dtype in (
-        StoreDtype(name="float16", zarr="float16", torch=torch.float16, bits=16),
-        StoreDtype(name="float32", zarr="float32", torch=torch.float32, bits=32),
+        StoreDtype(name="float16", zarr="float16", torch_name="float16", bits=16),
+        StoreDtype(name="float32", zarr="float32", torch_name="float32", bits=32),
         # Zarr has no bfloat16: its bits are kept in a uint16 array whose attributes say so.
-        StoreDtype(name="bfloat16", zarr="uint16", torch=torch.bfloat16, bits=16),
-        StoreDtype(name="int8", zarr="int8", torch=torch.int8, bits=8, steps=127),
-        StoreDtype(name="int4", zarr="uint8", torch=torch.uint8, bits=4, steps=7),
+        StoreDtype(name="bfloat16", zarr="uint16", torch_name="bfloat16", bits=16),
+        StoreDtype(name="int8", zarr="int8", torch_name="int8", bits=8, steps=127),
+        StoreDtype(name="int4", zarr="uint8", torch_name="uint8", bits=4, steps=7),
     )
 }
 
@@ -53,59 +67,3 @@ def store_dtype(name: str) -> StoreDtype:
     if name not in STORE_DTYPES:
         raise unknown("storage dtype", name, list(STORE_DTYPES))
     return STORE_DTYPES[name]
-
-
-def quantise(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
-
-    Args:
-        work: memory to compute in
-
-    Shape:
-        - tokens: (n, D) floats
-        - work: (n, D) float32
-        - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
-
-    >>> integers, scale = quantise(torch.tensor([[1.27, -0.5]]), STORE_DTYPES["int8"])
-    >>> integers.tolist(), round(scale.item(), 4)
-    ([[127, -50]], 0.01)
-    """
-    values = tokens.float() if work is None else work.copy_(tokens)
-    scale = torch.maximum(values.amax(dim=1), -values.amin(dim=1)).abs() / dtype.steps  # (n,)
-    # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
-    divisor = scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    values = torch.div(values, divisor, out=work).round_()
-    integers = values.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
-    return (_pack_int4(integers) if dtype.bits == 4 else integers), scale
-
-
-def dequantise(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
-    """Stored tokens as floats, on whatever device they are.
-
-    float16, bfloat16 and float32 tokens come back as they are; int8 and int4 as float32.
-
-    Shape:
-        - tokens: (..., N, D) as gathered; (..., N, D / 2) for int4
-        - scale: (..., N) or None
-        - output: (..., N, D)
-    """
-    dtype = store_dtype(dtype_name)
-    if not dtype.scaled:
-        return tokens
-    if scale is None:
-        raise InputError(f"{dtype_name} tokens need their scales; take them from TokenCache.scales(rows)")
-    integers = _unpack_int4(tokens) if dtype.bits == 4 else tokens
-    return integers.float() * scale[..., None]
-
-
-def _pack_int4(integers: Tensor) -> Tensor:
-    """(n, D) int8 in -7..7 to (n, D / 2) uint8: two's complement nibbles, the even value low."""
-    nibbles = (integers & 0x0F).view(torch.uint8)
-    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
-
-
-def _unpack_int4(packed: Tensor) -> Tensor:
-    """(..., D / 2) uint8 to (..., D) int8 in -7..7."""
-    high = packed.view(torch.int8) >> 4  # arithmetic: keeps the sign
-    low = (packed << 4).view(torch.int8) >> 4
-    return torch.stack((low, high), dim=-1).flatten(-2)

@@ -116,7 +116,7 @@ def file_crc32c(path: Path) -> tuple[int, str]:
     buffer: Bytes = np.empty(_STEP, dtype=np.uint8)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer.data):
-            checksum = crc32c(buffer[:count], checksum)
+            checksum = crc32c(buffer[:count].data, checksum)
             length += count
     return length, f"{checksum:08x}"
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from featcache.cache.choose import access_for
 from featcache.cache.clips import ClipIndex
@@ -20,6 +18,8 @@ from featcache.cache.metadata import read_attributes
 from featcache.errors import InputError, unknown
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from featcache.cache.dataset import TokenDataset
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -77,32 +77,31 @@ class TokenCache:
         return self._access.view(spec, row).view(spec.zarr).reshape(spec.row_shape)
 
     def gather(
-        self, rows: Sequence[int] | Tensor, layer: int | None = None, out: Tensor | None = None
-    ) -> Tensor:
+        self, rows: "Sequence[int] | Tensor", layer: int | None = None, out: "Tensor | None" = None
+    ) -> "Tensor":
         """Tokens of several clips as stored, copied into ``out`` (which may be pinned) if given.
 
         Shape:
             - output: (B, N, D) float16, bfloat16, float32 or int8; (B, N, D / 2) uint8 for int4
         """
-        spec, dtype = self.tokens_spec(layer), self.layout.store.torch
-        return self._gather(spec, dtype, _as_list(rows), out)
+        return self._gather(self.tokens_spec(layer), self.layout.store.torch_name, _as_list(rows), out)
 
-    def scales(self, rows: Sequence[int] | Tensor, layer: int | None = None) -> Tensor | None:
+    def scales(self, rows: "Sequence[int] | Tensor", layer: int | None = None) -> "Tensor | None":
         """The scales of int8 and int4 tokens, (B, N) float32; None for other dtypes."""
         if not self.layout.store.scaled:
             return None
-        return self._gather(self.layout.scale(self._layer(layer)), torch.float32, _as_list(rows), None)
+        return self._gather(self.layout.scale(self._layer(layer)), "float32", _as_list(rows), None)
 
-    def prefetch(self, rows: Sequence[int] | Tensor, layer: int | None = None) -> None:
+    def prefetch(self, rows: "Sequence[int] | Tensor", layer: int | None = None) -> None:
         """Have the tokens of these clips read ahead; returns at once."""
         self._access.prefetch(self.tokens_spec(layer), _as_list(rows))
         if self.layout.store.scaled:
             self._access.prefetch(self.layout.scale(self._layer(layer)), _as_list(rows))
 
-    def vectors(self, kind: str, rows: Sequence[int] | Tensor, layer: int | None = None) -> Tensor:
+    def vectors(self, kind: str, rows: "Sequence[int] | Tensor", layer: int | None = None) -> "Tensor":
         """The "mean" or "cls" of several clips, (B, D) float32, without reading those of others."""
         spec = self.layout.vector(kind, self._layer(layer))
-        return self._gather(spec, torch.float32, _as_list(rows), None)
+        return self._gather(spec, "float32", _as_list(rows), None)
 
     def mean(self, layer: int | None = None) -> Floats:
         """Each clip's mean over its valid tokens, (n, D)."""
@@ -204,7 +203,10 @@ class TokenCache:
         """The array that holds a layer's tokens."""
         return self.layout.tokens(self._layer(layer))
 
-    def _gather(self, spec: ArraySpec, dtype: torch.dtype, rows: list[int], out: Tensor | None) -> Tensor:
+    def _gather(self, spec: ArraySpec, dtype_name: str, rows: list[int], out: "Tensor | None") -> "Tensor":
+        import torch
+
+        dtype = getattr(torch, dtype_name)
         shape = (len(rows), *spec.row_shape)
         if out is None:
             out = torch.empty(shape, dtype=dtype)
@@ -218,5 +220,5 @@ class TokenCache:
         return out
 
 
-def _as_list(rows: Sequence[int] | Tensor) -> list[int]:
+def _as_list(rows: "Sequence[int] | Tensor") -> list[int]:
     return np.asarray(rows, dtype=np.int64).reshape(-1).tolist()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from featcache.cache import CacheWriter, TokenCache, dequantise
-from featcache.cache.dtypes import STORE_DTYPES, quantise, store_dtype
+from featcache.cache.dtypes import STORE_DTYPES, store_dtype
+from featcache.cache.quantise import quantise
 from featcache.errors import InputError
 
 # Largest error of a value, as a fraction of its token's largest magnitude: half of the last bit kept.

@@ -354,3 +354,14 @@ def test_reading_writes_nothing_and_needs_no_right_to(make_cache: MakeCache, cli
     command = [sys.executable, "-c", script, str(path)]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "10\n"
     assert clips.bytes_of(path) == before
+
+
+def test_opening_a_cache_does_not_wait_for_torch(make_cache: MakeCache) -> None:
+    path = make_cache().path
+    script = (
+        "import sys; from featcache.cache import TokenCache; "
+        f"cache = TokenCache.open({str(path)!r}); cache.valid, cache.ids, cache[0]; "
+        "print({'torch', 'zarr'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, cwd="/")
+    assert done.stdout == "set()\n", done.stderr
