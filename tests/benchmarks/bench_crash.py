@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cache"))
 import crash_writer
 
 KILLS = 30
-CLIPS = 1600  # 200 shards
+CLIPS = EXTRACTED = 1600  # 200 shards
 
 
 def main() -> None:
@@ -84,10 +84,10 @@ class Extract:
         import numpy as np
         import soundfile
 
-        noise = np.random.default_rng(0).standard_normal((160, 16_000)).astype(np.float32) * 0.1
+        noise = np.random.default_rng(0).standard_normal((EXTRACTED, 16_000)).astype(np.float32) * 0.1
         for index, samples in enumerate(noise):
             soundfile.write(folder / f"{index}.wav", samples, 16_000)
-        lines = ["path,labels", *(f"{index}.wav,noise" for index in range(160))]
+        lines = ["path,labels", *(f"{index}.wav,noise" for index in range(EXTRACTED))]
         (folder / "clips.csv").write_text("\n".join(lines) + "\n")
         self._folder = folder
 
