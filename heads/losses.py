@@ -57,8 +57,9 @@ class Asymmetric:
         denied = (1 - chance + self.clip).clamp(max=1)
         tiny = 1e-8
         surprise = present * chance.clamp(min=tiny).log() + absent * denied.clamp(min=tiny).log()
-        focus = self._focus(chance, denied, present, absent)
-        return -_weighted(surprise * (focus if self.through_focus else focus.detach()), self.weight).mean()
+        with torch.set_grad_enabled(self.through_focus and torch.is_grad_enabled()):
+            focus = self._focus(chance, denied, present, absent)
+        return -_weighted(surprise * focus, self.weight).mean()
 
     def _focus(self, chance: Tensor, denied: Tensor, present: Tensor, absent: Tensor) -> Tensor:
         exponent = self.gamma_positive * present + self.gamma_negative * absent
