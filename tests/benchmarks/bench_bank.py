@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -249,7 +250,7 @@ def report(experiment: Experiment, size: Size, full: bool, repeats: int) -> None
         one = 0.0
         for count in (1, 8, 50):
             own = trials(head, count)
-            bank, _ = timed(lambda own=own: in_bank(experiment, own, training), repeats)  # type: ignore[misc]
+            bank, _ = timed(partial(in_bank, experiment, own, training), repeats)
             one = bank if count == 1 else one
             alone, note = scaled(one_by_one, experiment, own, training, most=50 if full else 3)
             naive, their_note = scaled(plain, experiment, own, training, most=8 if full else 3)
