@@ -141,7 +141,7 @@ def answers(found: Mapping[str, Cell]) -> Iterable[str]:
     yield "Within a tenth of the highest learning rate that was searched, and so perhaps not at their best:"
     yield ", ".join(high) + ".\n"
     yield "`logmel` has one layer, so the heads that mix layers mix one. A first run, without these two, had"
-    yield "45 steps (15 epochs in batches of 128), which left most heads undertrained; nothing else changed.\n"
+    yield "45 steps (15 epochs, batches of 128), which left most heads undertrained; all else was the same.\n"
 
 
 def at_the_top(cell: Cell) -> bool:
