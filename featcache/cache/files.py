@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,11 @@ class PartialFile:
         return {"bytes": self._length, "crc32c": f"{self._checksum:08x}"}
 
     def discard(self) -> None:
-        """Close and remove the file, finished or not."""
-        self._close()
-        self._path.unlink(missing_ok=True)
+        """Close and remove the file, finished or not; what cannot be removed, the next writer removes."""
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _start_writeback(self) -> None:
         # Starts writing these pages back without waiting: the disk works while the next ones are
@@ -73,9 +75,9 @@ class PartialFile:
         self._started = self._length
 
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def write_partial(path: Path, data: Any, durable: bool = True) -> dict[str, Any]:
@@ -128,9 +130,10 @@ def writing(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _FULL.get(error.errno or 0, error.strerror or str(error))
+        advice = "make room, then " if error.errno in _FULL else ""
         raise CacheError(
             f"cannot write the token cache {cache}: {reason} ({error.filename or 'while writing a shard'}); "
-            "the finished shards stay good: make room, then run the same command again to go on"
+            f"the finished shards stay good: {advice}run the same command again to go on"
         ) from error
 
 

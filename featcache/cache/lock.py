@@ -31,11 +31,11 @@ class WriterLock:
         self._descriptor = os.open(cache / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._acquire()
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(_this_process()).encode(), 0)
         except BaseException:
             os.close(self._descriptor)
             raise
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(_this_process()).encode(), 0)
         _held.add(self)
 
     def release(self) -> None:

@@ -1,5 +1,6 @@
 """A shard from its first clip to its line in the ledger: content, names, shapes, ledger."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ class OpenShard:
         self._tokens: dict[str, _TokenFile] = {}
         self._columns: dict[str, Bytes] = {}
         self._written: list[str] = []
-        for spec in layout.arrays():
-            if spec.sharded:
-                self._tokens[spec.name] = _TokenFile(path / spec.chunk_file(number), spec)
-            else:  # a plain chunk is always whole
-                self._columns[spec.name] = np.zeros((layout.shard_rows, spec.row_bytes), dtype=np.uint8)
+        try:
+            for spec in layout.arrays():
+                if spec.sharded:
+                    self._tokens[spec.name] = _TokenFile(path / spec.chunk_file(number), spec)
+                else:  # a plain chunk is always whole
+                    self._columns[spec.name] = np.zeros((layout.shard_rows, spec.row_bytes), dtype=np.uint8)
+        except BaseException:
+            self.discard()
+            raise
 
     def append(self, clip: ClipBuffer) -> None:
         """Write the clip's tokens and keep the rest."""
@@ -68,11 +73,12 @@ class OpenShard:
         append_entry(self._path, Entry(shard=self.number, clips=len(self.ids), files=files))
 
     def discard(self) -> None:
-        """Remove what was written: this frees what filled the disk."""
+        """Remove what was written, as far as that can be done: this frees what filled the disk."""
         for file in self._tokens.values():
             file.discard()
         for name in self._written:
-            partial_path(self._path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # the next writer removes what stays
+                partial_path(self._path / name).unlink(missing_ok=True)
 
     def _finish_files(self) -> dict[str, Any]:
         files: dict[str, Any] = {}

@@ -91,7 +91,7 @@ class CacheWriter:
             CacheError: an earlier shard could not be written.
         """
         self._check(clip_id, key, tokens, cls, valid)
-        with _one_thread():
+        with torch.no_grad(), _one_thread():
             vectors: dict[str, Mapping[int, Tensor]] = {
                 "mean": mean or {layer: _mean(tokens[layer][:valid]) for layer in self.layout.layers}
             }
@@ -182,8 +182,10 @@ class CacheWriter:
 
     def _release(self) -> None:
         self._closed = True
-        self._queue.stop()
-        self._lock.release()
+        try:
+            self._queue.stop()
+        finally:
+            self._lock.release()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 import torch
 
 from featcache.cache import CacheWriter, TokenCache, lock
+from featcache.cache.open_shard import OpenShard
+from featcache.cache.shard_queue import ShardQueue
 from featcache.errors import CacheError, InputError, MismatchError
 
 MakeCache = Callable[..., TokenCache]
@@ -285,3 +288,109 @@ def test_clips_are_copied_from_another_cache_bit_for_bit(
         ),
     ):
         writer.check_same(other)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def full_disk(*arguments: Any, **settings: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_shard_that_is_whole_stays_when_the_next_one_fails(
+    tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second shard fails before the first is durable."""
+    path, before, failed = tmp_path / "a.zarr", descriptors(), threading.Event()
+    seal, append = ShardQueue._seal, OpenShard.append
+
+    def later(queue: ShardQueue, shard: OpenShard) -> None:
+        assert failed.wait(10)
+        seal(queue, shard)
+
+    def fails(shard: OpenShard, clip: Any) -> None:
+        if shard.number == 1:
+            failed.set()
+            full_disk()
+        append(shard, clip)
+
+    monkeypatch.setattr(ShardQueue, "_seal", later)
+    monkeypatch.setattr(OpenShard, "append", fails)
+    with pytest.raises(CacheError, match="the disk is full"):
+        clips.write(path, range(20))
+    assert (len(TokenCache.open(path)), list(path.rglob("*.partial"))) == (4, [])
+    monkeypatch.undo()
+    assert descriptors() == before
+    clips.write(path, range(20))
+    clips.write(tmp_path / "unbroken.zarr", range(20))
+    assert clips.bytes_of(path) == clips.bytes_of(tmp_path / "unbroken.zarr")
+
+
+def test_a_shard_that_cannot_open_all_its_files_leaves_none(
+    tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before, real = tmp_path / "a.zarr", descriptors(), os.open
+
+    def second_fails(name: Any, *arguments: Any, **settings: Any) -> int:
+        return full_disk() or 0 if "12/c.0.0.0" in str(name) else real(name, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", second_fails)
+    with pytest.raises(CacheError, match="the disk is full"):
+        clips.write(path, range(4))
+    assert (descriptors(), list(path.rglob("*.partial"))) == (before, [])
+
+
+def failing(patch: pytest.MonkeyPatch) -> Iterator[int]:
+    """0..3; the disk is full, and nothing can be removed from it."""
+    patch.setattr(os, "fsync", full_disk)
+    patch.setattr(Path, "unlink", full_disk)
+    yield from range(4)
+
+
+def test_what_cannot_be_removed_does_not_hide_the_error_or_hold_the_lock(
+    tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CacheError, match="the disk is full"),
+        CacheWriter.create_or_open(path, clips.layout()) as writer,
+    ):
+        clips.add(writer, failing(patch))
+    assert list(path.rglob("*.partial"))
+    clips.write(path, range(4))
+    assert (len(TokenCache.open(path)), list(path.rglob("*.partial"))) == (4, [])
+
+
+def test_a_closed_writer_says_so(tmp_path: Path, clips: Any) -> None:
+    writer = CacheWriter.create_or_open(tmp_path / "a.zarr", clips.layout())
+    writer.close()
+    for _ in range(10):
+        with pytest.raises(InputError, match="this cache writer is closed; open the cache again"):
+            clips.add(writer, [1])
+
+
+def test_a_forked_child_cannot_disturb_its_parents_writer(tmp_path: Path, clips: Any) -> None:
+    path = tmp_path / "a.zarr"
+    with CacheWriter.create_or_open(path, clips.layout()) as writer:
+        clips.add(writer, [0])
+        if (child := os.fork()) == 0:
+            try:
+                clips.add(writer, [1])
+            except InputError as error:
+                writer.abort()
+                os._exit(7 if "not to a forked child" in str(error) else 1)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        clips.add(writer, [1])
+    assert len(TokenCache.open(path)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_tokens_may_carry_gradients(tmp_path: Path, clips: Any, dtype: str) -> None:
+    layout = clips.layout(dtype=dtype, layers=(12,), has_cls=False)
+    for name, learned in (("a.zarr", True), ("b.zarr", False)):
+        with CacheWriter.create_or_open(tmp_path / name, layout) as writer:
+            writer.add("one", clips.key(0), {12: clips.tokens(0).requires_grad_(learned)}, None, 4)
+    assert clips.bytes_of(tmp_path / "a.zarr") == clips.bytes_of(tmp_path / "b.zarr")
