@@ -28,18 +28,13 @@ class StoreDtype:
         return dtype
 
     @property
-    def item_bytes(self) -> int:
-        """Bytes of one element of the Zarr array."""
-        return max(self.bits // 8, 1)
-
-    @property
     def scaled(self) -> bool:
         """Whether each token has a float32 scale beside it."""
         return self.steps > 0
 
     def packed(self, dim: int) -> int:
         """Elements of the Zarr array that hold one token of ``dim`` values."""
-        item_bits = 8 * self.item_bytes
+        item_bits = max(self.bits, 8)
         if dim * self.bits % item_bits:
             raise InputError(f"{self.name} packs two values a byte and needs an even width, not {dim}")
         return dim * self.bits // item_bits

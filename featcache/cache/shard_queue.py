@@ -42,7 +42,7 @@ class ShardQueue:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="featcache-writer")
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="featcache-sealer")
         self._sealing: Future[None] | None = None
-        self._taken = set(counts)  # numbers of shards
+        self._number = 0  # no shard number below it is free
         self._shard: OpenShard | None = None  # only the writing thread touches it until `stop`
         self._failure: BaseException | None = None
         self._pid = os.getpid()
@@ -107,11 +107,10 @@ class ShardQueue:
 
     def _growing(self) -> OpenShard:
         if self._shard is None:
-            number = 0
-            while number in self._taken:  # the lowest free one: a repaired cache fills its gaps
-                number += 1
-            self._taken.add(number)
-            self._shard = OpenShard(self._path, self._layout, number)
+            while self._number in self.counts:  # the lowest free one: a repaired cache fills its gaps
+                self._number += 1
+            self._shard = OpenShard(self._path, self._layout, self._number)
+            self._number += 1
         return self._shard
 
     def _end(self) -> None:

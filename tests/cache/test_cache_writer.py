@@ -377,11 +377,12 @@ def test_a_forked_child_cannot_disturb_its_parents_writer(tmp_path: Path, clips:
         clips.add(writer, [0])
         if (child := os.fork()) == 0:
             try:
-                clips.add(writer, [1])
-            except InputError as error:
+                with pytest.raises(InputError, match="not to a forked child"):
+                    clips.add(writer, [1])
                 writer.abort()
-                os._exit(7 if "not to a forked child" in str(error) else 1)
-            os._exit(1)
+                os._exit(7)
+            finally:
+                os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         clips.add(writer, [1])
     assert len(TokenCache.open(path)) == 2
