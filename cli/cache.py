@@ -254,8 +254,10 @@ def _verdict(path: Path, damaged: bool, repair: bool, removed: list[int]) -> str
         return f"{path}: every byte is as it was written"
     if not repair:
         return f"run 'featcache cache verify {path} --repair', then the extract command again"
-    shards = ", ".join(map(str, removed)) or "none"
-    return f"shards taken out: {shards}; run the extract command again to fill them"
+    if not removed:
+        return "no shard to take out"
+    shards = f"shard{'s' if len(removed) > 1 else ''} {', '.join(map(str, removed))}"
+    return f"took out {shards}; run the extract command again to write what it held"
 
 
 def _tree(record: dict[str, Any], indent: str = "  ") -> None:

@@ -423,6 +423,26 @@ def test_unknown_option_of_a_head_is_named():
         build_head("linear", 8, 2, per_class=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"per_class": -1}, "a whole number, 1 or more"),
+        ({"per_class": 0}, "a whole number, 1 or more"),
+        ({"per_class": "x"}, "a whole number, 1 or more"),
+        ({"num_prototypes": 1.5}, "a whole number, 1 or more"),
+        ({"num_prototypes": True}, "a whole number, 1 or more"),
+        ({"dropout": 1}, "a number from 0 to below 1"),
+        ({"dropout": float("nan")}, "a number from 0 to below 1"),
+        ({"clip": "maybe"}, "true or false"),
+    ],
+)
+def test_a_value_that_an_option_cannot_take_is_one_line(options, wanted):
+    (name,) = options
+    with pytest.raises(InputError, match=f"head 'protobin' cannot be built with {name}=.*: wanted {wanted}$"):
+        build_head("protobin", 8, 2, **options)
+    assert build_head("protobin", 8, 2, per_class=None, dropout=0, clip=True)
+
+
 @pytest.mark.parametrize("name", ["conv", "tfmean"])
 def test_heads_of_the_grid_ask_for_it(name):
     with pytest.raises(InputError, match=rf"head '{name}' reads the \(F, T\) grid"):

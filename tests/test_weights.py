@@ -281,3 +281,15 @@ def test_a_repository_of_several_files_asks_for_one(
 def test_a_hub_name_without_a_repository_is_refused() -> None:
     with pytest.raises(InputError, match="names no repository; write hf-hub:owner/name"):
         locate("hf-hub:owner")
+
+
+def test_whatever_a_file_holds_it_is_one_line(tmp_path: Path) -> None:
+    """Bytes that are no pickle fail in torch's unpickler in many ways."""
+    random, path = np.random.default_rng(0), tmp_path / "w.pt"
+    texts = [b"root:x:0:0:root:/root:/bin/bash\n", b"<!DOCTYPE html>", b"\x80\x02", b"."]
+    noise = [bytes(random.integers(0, 128, 40, dtype=np.uint8)) for _ in range(300)]
+    for content in [*texts, *noise]:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"w\.pt (is truncated or no checkpoint|was refused)") as caught:
+            load_checkpoint(str(path))
+        assert "\n" not in str(caught.value)

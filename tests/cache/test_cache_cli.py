@@ -86,7 +86,7 @@ def test_verify_names_the_shard_and_repair_takes_it_out(make_cache: MakeCache) -
     assert [damage["shard"] for damage in record["damages"]] == [1]
     result = run("verify", path, "--repair")
     assert result.exit_code == 0
-    assert "shards taken out: 1; run the extract command again" in result.output
+    assert "took out shard 1; run the extract command again" in result.output
     assert len(TokenCache.open(path)) == 6
 
 
