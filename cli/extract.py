@@ -110,7 +110,8 @@ def _report(done: "Extraction") -> None:
         click.echo(
             f"all {len(done.failed)} failed clips are listed in {done.cache / 'failed.jsonl'}", err=True
         )
-    click.echo(f"next: featcache probe {done.cache} --head linear --head attentive --head protobin")
+    if done.encoded or done.present or done.reused:
+        click.echo(f"next: featcache probe {done.cache} --head linear --head attentive --head protobin")
 
 
 def _report_json(done: "Extraction") -> None:

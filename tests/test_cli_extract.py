@@ -56,6 +56,14 @@ def test_class_folders_are_extracted_when_asked_for(make_audio: Make, tmp_path: 
     assert len(TokenCache.open(tmp_path / "c.zarr")) == 4
 
 
+def test_a_cache_without_clips_is_not_sent_to_the_probe(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(1)
+    (tmp_path / "audio/0.wav").write_bytes(b"")
+    result = run("extract", manifest, "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert (result.exit_code, "0 encoded, 1 failed" in result.stdout) == (2, True)
+    assert "next:" not in result.stdout
+
+
 def test_damaged_clips_end_in_2_with_everything_else_stored(make_manifest: Make, tmp_path: Path) -> None:
     manifest = make_manifest(6)
     (tmp_path / "audio/5.wav").write_bytes(b"")
