@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from featcache.cache.audit import Audit
+    from featcache.heads.probing.audit import Audit
 
 PATH = click.Path(path_type=Path)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
@@ -121,8 +121,8 @@ def rm(paths: tuple[Path, ...], yes: bool) -> None:
     \b
     featcache cache rm caches/old.zarr
     """  # fmt: skip
-    from featcache.cache.lock import WriterLock
     from featcache.cache.survey import describe
+    from featcache.cache.write.lock import WriterLock
 
     for path in paths:
         record = describe(path)
@@ -160,7 +160,7 @@ def convert(
     """  # fmt: skip
     from featcache.cache import TokenCache
     from featcache.cache.convert import convert_cache
-    from featcache.extraction import parse_layers
+    from featcache.extraction.extract import parse_layers
 
     kept = None
     if layers not in (None, "all"):
@@ -181,7 +181,7 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     \b
     featcache cache diff caches/mae.zarr caches/mae-int8.zarr
     """  # fmt: skip
-    from featcache.cache.fingerprint import fingerprint_differences
+    from featcache.cache.format.fingerprint import fingerprint_differences
     from featcache.cache.survey import identity
 
     differences = fingerprint_differences(identity(first), identity(second))
@@ -222,9 +222,9 @@ def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **o
     from dataclasses import asdict
 
     from featcache.cache import TokenCache
-    from featcache.cache.audit import AUDITED, audit_cache
-    from featcache.heads.data import questions
-    from featcache.heads.join import join
+    from featcache.cache.read.join import join
+    from featcache.heads.data.tasks import questions
+    from featcache.heads.probing.audit import AUDITED, audit_cache
     from featcache.manifest import load_manifest
 
     opened, clips = TokenCache.open(path), load_manifest(manifest)

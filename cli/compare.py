@@ -32,9 +32,9 @@ def compare(results: tuple[Path, ...], out: Path, reference: str | None, draws: 
     featcache compare results
     featcache compare results/ other/results.jsonl --reference unmute --out tables
     """
-    from featcache.heads.compare import compare as run
-    from featcache.heads.tables import markdown
+    from featcache.heads.report.compare import compare as run
+    from featcache.heads.report.tables import markdown
 
-    done = run(results, out, reference_name=reference, draws=draws)
+    done = run(results, out, reference=reference, draws=draws)
     click.echo("\n\n".join(map(markdown, done.grids)))
     click.echo(f"\nwritten: {', '.join(str(path) for path in done.files)}", err=True)

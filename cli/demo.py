@@ -2,15 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from featcache.heads.results import Result
+    from featcache.heads.report.results import Result
 
 HEADS = ("linear", "attentive", "protobin")
 BATCH_SIZE = 16  # a few hundred clips fill too few batches of 128; chosen on the validation split
@@ -45,29 +44,18 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
     featcache demo
     featcache demo --out /tmp/demo --clips 1000 --seed 1
     """
+    from featcache.devices import one_thread
+
     began = time.perf_counter()
     _claim(out, {"clips": clips, "seed": seed})
     manifest = _compose(out, clips, seed)
     cache = _extract(manifest, out / "logmel.zarr")
-    with _one_thread():
+    with one_thread():  # on batches this small: 42 s against 112 s with two on a busy machine
         results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
         _table(results, cache)
         _picture(results[-1], cache, manifest, out / "found.png")
     click.echo(f"\nall of it took {time.perf_counter() - began:.0f} s and lies in {out}")
     _next(manifest, out)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Two threads on batches this small wait for each other: 112 s against 42 s on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _claim(out: Path, settings: dict[str, int]) -> None:
@@ -109,7 +97,7 @@ def _compose(out: Path, clips: int, seed: int) -> Path:
 
 
 def _extract(manifest: Path, cache: Path) -> Path:
-    from featcache.extraction import extract
+    from featcache.extraction.extract import extract
 
     click.echo(f"\nfeatcache extract {manifest} --encoder logmel --clip-seconds {SECONDS:g} --out {cache}")
     done = extract(manifest, out=cache, encoder="logmel", clip_seconds=SECONDS, progress=True)
@@ -123,7 +111,7 @@ def _extract(manifest: Path, cache: Path) -> Path:
 def _probe(cache: Path, out: Path, *, seeds: int, seed: int, epochs: int) -> list["Result"]:
     """Each head in a pass of its own, so that each has a time of its own."""
     from featcache.cli.live import Live
-    from featcache.heads.probe import probe
+    from featcache.heads.probing.probe import probe
 
     names = " ".join(f"--head {name}" for name in HEADS)
     click.echo(
@@ -141,8 +129,8 @@ def _probe(cache: Path, out: Path, *, seeds: int, seed: int, epochs: int) -> lis
 
 def _table(results: Sequence["Result"], path: Path) -> None:
     from featcache.cache import TokenCache
-    from featcache.heads.summary import cells
-    from featcache.heads.table import head_spec
+    from featcache.heads.registry import head_spec
+    from featcache.heads.report.summary import cells
 
     cache = TokenCache.open(path)
     per_clip = {"cls": 4 * cache.dim, "tokens": cache.tokens_spec().row_bytes}
@@ -160,7 +148,7 @@ def _table(results: Sequence["Result"], path: Path) -> None:
 def _picture(result: "Result", path: Path, manifest: Path, picture: Path) -> None:
     from featcache.cache import TokenCache
     from featcache.datasets.soundscapes import read_events
-    from featcache.heads.explain import Explainer
+    from featcache.heads.explain.explainer import Explainer
     from featcache.manifest import read_manifest
 
     clips = {clip.id: clip for clip in read_manifest(manifest)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from featcache.filling import Extraction
+    from featcache.extraction.fill import Extraction
 
 SHOWN_FAILURES = 3
 
@@ -28,9 +28,14 @@ SHOWN_FAILURES = 3
 )
 @click.option("--layers", help="Block outputs to keep: 12, 1-12, 6,12 or all; the last by default.")
 @click.option(
-    "--window", type=float, help="Split longer clips into windows of this length [s] instead of cutting."
+    "--window",
+    "window_seconds",
+    type=float,
+    help="Split longer clips into windows of this length [s] instead of cutting.",
 )
-@click.option("--hop", type=float, help="Time between window starts [s]; the window length by default.")
+@click.option(
+    "--hop", "hop_seconds", type=float, help="Time between window starts [s]; the window length by default."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--dtype",
@@ -63,8 +68,6 @@ SHOWN_FAILURES = 3
 def extract(
     manifest: Path,
     from_folders: bool,
-    window: float | None,
-    hop: float | None,
     as_json: bool,
     skip_failed: bool,
     **options: Any,
@@ -78,14 +81,12 @@ def extract(
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
     """  # fmt: skip
-    from featcache.extraction import extract as run
-    from featcache.folders import from_folders as read_folders
+    from featcache.extraction.extract import extract as run
+    from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
 
     clips = read_folders(manifest) if from_folders else read_manifest(manifest)
-    done = run(
-        clips, window_seconds=window, hop_seconds=hop, skip_failed=skip_failed, progress=True, **options
-    )
+    done = run(clips, skip_failed=skip_failed, progress=True, **options)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)

@@ -42,5 +42,5 @@ def heads(name: str | None, as_json: bool) -> None:
 
 
 def _facts(spec: "HeadSpec") -> dict[str, Any]:
-    facts = {key: value for key, value in vars(spec).items() if key not in ("build", "ordered")}
+    facts = {key: value for key, value in vars(spec).items() if key != "build"}
     return {**facts, "reads": READS[spec.reads]}

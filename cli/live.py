@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from featcache.heads.trial import Outcome
+    from featcache.heads.training.trial import Outcome
 
 LINES = 5  # plain lines a pass
 

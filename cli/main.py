@@ -42,11 +42,20 @@ class Commands(click.Group):
         except FeatcacheError as error:
             if ctx.params.get("verbose"):
                 logging.getLogger("featcache").debug("the error came from here", exc_info=True)
-            click.echo(f"{'' if isinstance(error, Interrupted) else 'Error: '}{error}", err=True)
+            start = "" if isinstance(error, Interrupted) else "Error: "
+            click.echo(f"{start}{error}{self._options(ctx, error)}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:  # before a run had anything to keep
             click.echo("stopped; run the same command again to go on", err=True)
             ctx.exit(Interrupted.exit_code)
+
+    def _options(self, ctx: click.Context, error: FeatcacheError) -> str:
+        """The command's own names for the arguments that an error of the library speaks of."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        commands = command.commands.values() if isinstance(command, click.Group) else [command]
+        known = {own.name: own.opts[0] for each in commands if each for own in each.params}
+        names = [known[name] for name in error.options if name in known]
+        return f" ({', '.join(names)})" if names else ""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -72,15 +72,17 @@ def probe(
     import json
 
     from featcache.cli.live import Live
-    from featcache.heads.probe import probe as run
-    from featcache.heads.summary import summary_lines
+    from featcache.heads.probing.probe import probe as run
+    from featcache.heads.report.summary import summary_lines
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
     results = []
     for cache in caches:
-        results += run(cache, manifests, heads=heads, say=say, watch=Live(), progress=True, **options)
+        results += run(
+            cache, manifests, heads=heads, say=say, watch=Live(), progress=True, distributed=True, **options
+        )
     if as_json:
         for result in results:
             click.echo(json.dumps(result.line))

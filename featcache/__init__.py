@@ -3,30 +3,51 @@
 Names are imported when first used, so that ``import featcache`` does not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from featcache._version import __version__
+from featcache.lazy import lazy
 
+__all__ = [
+    "FeatcacheError",
+    "TokenCache",
+    "__version__",
+    "build_encoder",
+    "build_head",
+    "compare",
+    "extract",
+    "load_manifest",
+    "probe",
+    "read_manifest",
+    "read_results",
+]
+
+# What stands here is the public face of all three packages; ``probe`` and the like are stage two's.
 _HOMES = {
-    "extract": "featcache.extraction",
-    "TokenCache": "featcache.cache",
-    "read_manifest": "featcache.manifest",
-    "build_encoder": "featcache.encoders",
     "FeatcacheError": "featcache.errors",
+    "TokenCache": "featcache.cache.read.reader",
+    "build_encoder": "featcache.encoders",
+    "build_head": "featcache.heads.registry",
+    "compare": "featcache.heads.report.compare",
+    "extract": "featcache.extraction.extract",
+    "load_manifest": "featcache.manifest",
+    "probe": "featcache.heads.probing.probe",
+    "read_manifest": "featcache.manifest",
+    "read_results": "featcache.heads.report.results",
 }
-
-__all__ = ["FeatcacheError", "TokenCache", "__version__", "build_encoder", "extract", "read_manifest"]
+__getattr__, _ = lazy(__name__, _HOMES)
 
 if TYPE_CHECKING:
-    from featcache.cache import TokenCache
+    from featcache.cache.read.reader import TokenCache
     from featcache.encoders import build_encoder
     from featcache.errors import FeatcacheError
-    from featcache.extraction import extract
-    from featcache.manifest import read_manifest
+    from featcache.extraction.extract import extract
+    from featcache.heads.probing.probe import probe
+    from featcache.heads.registry import build_head
+    from featcache.heads.report.compare import compare
+    from featcache.heads.report.results import read_results
+    from featcache.manifest import load_manifest, read_manifest
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'featcache' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return [*__all__, "cache", "encoders", "heads", "manifest"]

@@ -1,13 +1,24 @@
 """The errors a user can meet; the command line turns each into one line and an exit code."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class FeatcacheError(Exception):
     """Something went wrong that the message explains: what was wanted, found, and to be done.
+
+    Args:
+        options: names of the arguments that the message speaks of; the command line adds its own
+            names for them
 
     ``exit_code`` is what the command line ends with: 1 for a run that failed.
     """
 
     exit_code = 1
+
+    def __init__(self, *words: object, options: Sequence[str] = ()) -> None:
+        super().__init__(*words)
+        self.options = tuple(options)
 
 
 class InputError(FeatcacheError, ValueError):
@@ -42,14 +53,12 @@ class Interrupted(FeatcacheError, KeyboardInterrupt):
     exit_code = 130  # what shells report for Ctrl-C
 
 
-def unknown(kind: str, name: str, known: list[str]) -> InputError:
+def unknown(kind: str, name: str, known: list[str], options: Sequence[str] = ()) -> InputError:
     """The error for a name that is in no table, with the nearest known one.
 
     >>> str(unknown("encoder", "beets", ["beats", "eat"]))
     "no encoder named 'beets'; did you mean 'beats'? known: beats, eat"
     """
-    from difflib import get_close_matches
-
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"no {kind} named {name!r}; {hint}known: {', '.join(known)}")
+    return InputError(f"no {kind} named {name!r}; {hint}known: {', '.join(known)}", options=options)

@@ -1,16 +1,51 @@
-"""Stage two: tokens to logits. ``HEADS`` is the table of heads, ``build_head`` builds one of them."""
+"""Stage two: tokens to logits, and everything that trains, tests and compares what does so.
 
-from featcache.heads.attentive import Abmilp, Attentive, EfficientProbing, SimPool
-from featcache.heads.base import Head, HeadSpec
-from featcache.heads.gated import AttentiveLayers, Gated
-from featcache.heads.linear import Linear, Mlp
-from featcache.heads.pooling import Conv, LinearC, LinPre, MeanMax, TfMean
-from featcache.heads.prototypical import Proto, ProtoBin, ProtoFloat
-from featcache.heads.saving import load, load_config, save
-from featcache.heads.table import HEADS, build_head, head_spec
+The heads themselves are here, one file a family:
+
+- ``base``, ``pooled``: what every head promises, and the shape that most share
+- ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``: the heads
+- ``binarize``, ``framewise``: parts of prototypical heads
+- ``registry``, ``options``: the table ``HEADS``, and from a name to a head
+- ``checkpoint``, ``export``: trained heads to and from disk, and to ONNX
+
+and around them:
+
+- ``matching``: for each prototype, the token that is most like it
+- ``data``: from a cache and labels to batches
+- ``training``: many heads trained side by side
+- ``probing``: ``probe``: search, train, test, record
+- ``report``: results compared, in tables and pictures
+- ``explain``: what a head found where
+"""
+
+from typing import TYPE_CHECKING
+
+from featcache.lazy import lazy
+
+_HOMES = {
+    "attentive": ("Abmilp", "Attentive", "EfficientProbing", "SimPool"),
+    "base": ("Head", "HeadSpec"),
+    "checkpoint": ("load", "load_config", "save"),
+    "export": ("export_onnx",),
+    "layerwise": ("AttentiveLayers", "Gated"),
+    "linear": ("Linear", "Mlp"),
+    "matching": ("match", "match_reference"),
+    "pooled": ("PooledHead",),
+    "pooling": ("Conv", "LinPre", "LinearC", "MeanMax", "TfMean"),
+    "probing.presets": ("PRESETS",),
+    "probing.probe": ("probe",),
+    "prototypical": ("Proto", "ProtoBin", "ProtoFloat"),
+    "registry": ("HEADS", "build_head", "head_spec", "register_head"),
+    "report.compare": ("compare",),
+    "report.results": ("Result", "read_results"),
+}
+__getattr__, __dir__ = lazy(
+    __name__, {name: f"featcache.heads.{home}" for home, names in _HOMES.items() for name in names}
+)
 
 __all__ = [
     "HEADS",
+    "PRESETS",
     "Abmilp",
     "Attentive",
     "AttentiveLayers",
@@ -24,14 +59,40 @@ __all__ = [
     "LinearC",
     "MeanMax",
     "Mlp",
+    "PooledHead",
     "Proto",
     "ProtoBin",
     "ProtoFloat",
+    "Result",
     "SimPool",
     "TfMean",
     "build_head",
+    "compare",
+    "export_onnx",
     "head_spec",
     "load",
     "load_config",
+    "match",
+    "match_reference",
+    "probe",
+    "read_results",
+    "register_head",
     "save",
 ]
+
+if TYPE_CHECKING:
+    from featcache.heads.attentive import Abmilp, Attentive, EfficientProbing, SimPool
+    from featcache.heads.base import Head, HeadSpec
+    from featcache.heads.checkpoint import load, load_config, save
+    from featcache.heads.export import export_onnx
+    from featcache.heads.layerwise import AttentiveLayers, Gated
+    from featcache.heads.linear import Linear, Mlp
+    from featcache.heads.matching import match, match_reference
+    from featcache.heads.pooled import PooledHead
+    from featcache.heads.pooling import Conv, LinearC, LinPre, MeanMax, TfMean
+    from featcache.heads.probing.presets import PRESETS
+    from featcache.heads.probing.probe import probe
+    from featcache.heads.prototypical import Proto, ProtoBin, ProtoFloat
+    from featcache.heads.registry import HEADS, build_head, head_spec, register_head
+    from featcache.heads.report.compare import compare
+    from featcache.heads.report.results import Result, read_results

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as nn_f
 
 from featcache.errors import InputError
-from featcache.heads.pooling import TokenMap, mean_tokens, seen
+from featcache.heads.base import HeadSpec, Inputs, Parameters
+from featcache.heads.linear import PAPER
+from featcache.heads.pooled import Norm, PooledHead
+from featcache.heads.pooling import mean_tokens, seen
 
 
 def attention_weights(logits: Tensor, valid: Tensor | None) -> Tensor:
@@ -35,11 +38,11 @@ def default_num_heads(dim: int) -> int:
     return next(count for count in range(12, 0, -1) if dim % count == 0)
 
 
-class Attentive(TokenMap):
+class Attentive(PooledHead):
     """Multi-head cross-attention: one learned query, key and value projections without bias.
 
     AIM normalises the tokens with a batch norm first; as in Bird-MAE by the paper's authors it is
-    left out (a head must not depend on the batch that a clip is in).
+    left out. ``norm="batch"`` puts one before the linear layer, as MAE and efficient probing do.
 
     Args:
         num_heads: 12 as in AIM, or the largest number below that divides the width.
@@ -59,10 +62,11 @@ class Attentive(TokenMap):
         num_classes: int,
         *,
         num_heads: int | None = None,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
-        super().__init__(dim, num_classes, dropout, use_padding)
+        super().__init__(dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
         num_heads = num_heads or default_num_heads(dim)
         if dim % num_heads:
             raise InputError(f"{num_heads} attention heads do not divide {dim} dimensions; give num_heads")
@@ -79,8 +83,31 @@ class Attentive(TokenMap):
         mean = weights @ tokens  # (B, h, D)
         return torch.einsum("bhd,hkd->bhk", mean, self.value.weight.view(h, D // h, D)).flatten(1)
 
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """One query a head, in two products over the tokens of a batch; they carry no gradient here."""
+        tokens, _, valid = inputs
+        assert tokens is not None
+        B, N, D = tokens.shape
+        K, h = len(own["query"]), self.num_heads
+        query = own["query"].view(K, h, D // h)
+        key = own["key.weight"].view(K, h, D // h, D)
+        value = own["value.weight"].view(K, h, D // h, D)
+        folded = torch.einsum("khe,khed->khd", query, key) * (D // h) ** -0.5
+        attention = (tokens.reshape(B * N, D) @ folded.reshape(K * h, D).T).view(B, N, K * h)
+        if valid is not None:
+            attention = attention.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+        weights = attention.softmax(dim=1)  # over tokens, where they lie: a transpose would be copied
+        mean = torch.bmm(weights.transpose(1, 2), tokens).view(B, K, h, D)
+        return torch.einsum("bkhd,khed->kbhe", mean, value).reshape(K, B, D)
 
-class EfficientProbing(TokenMap):
+    def kept_floats(self, num_tokens: int) -> int:
+        return self.num_heads * (3 * num_tokens + 3 * self.query.shape[-1])
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) + 4.0 * self.num_heads * num_tokens * self.query.shape[-1]
+
+
+class EfficientProbing(PooledHead):
     """M queries attend the tokens themselves; each takes its own slice of one value projection.
 
     Args:
@@ -103,10 +130,11 @@ class EfficientProbing(TokenMap):
         *,
         num_queries: int = 32,
         narrow: int = 1,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
-        super().__init__(dim // narrow, num_classes, dropout, use_padding)
+        super().__init__(dim // narrow, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
         if dim % (num_queries * narrow):
             raise InputError(
                 f"{num_queries} queries of slices {narrow} times narrower do not divide {dim} dimensions; "
@@ -121,8 +149,11 @@ class EfficientProbing(TokenMap):
         mean = weights @ tokens  # (B, M, D)
         return torch.einsum("bmd,mkd->bmk", mean, self.value.weight.view(M, -1, D)).flatten(1)
 
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) + 4.0 * self.query.numel() * num_tokens
 
-class SimPool(TokenMap):
+
+class SimPool(PooledHead):
     """Attention with the mean token as the query, on layer-normalised tokens that are the values too.
 
     Source:
@@ -134,9 +165,15 @@ class SimPool(TokenMap):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
     ) -> None:
-        super().__init__(dim, num_classes, dropout, use_padding)
+        super().__init__(dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
@@ -149,7 +186,7 @@ class SimPool(TokenMap):
         return torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
 
 
-class Abmilp(TokenMap):
+class Abmilp(PooledHead):
     """Attention-based multiple-instance learning: a two-layer network weighs every token.
 
     Source:
@@ -162,12 +199,67 @@ class Abmilp(TokenMap):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
     ) -> None:
-        super().__init__(dim, num_classes, dropout, use_padding)
+        super().__init__(dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
         self.hidden = nn.Linear(dim, dim)
         self.weigh = nn.Linear(dim, 1)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         attention = self.weigh(nn_f.tanh(self.hidden(tokens))).squeeze(-1)
         return torch.bmm(attention_weights(attention, valid).unsqueeze(1), tokens).squeeze(1)
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) * num_tokens
+
+
+MHCA = HeadSpec(
+    name="mhca",
+    build=Attentive,
+    reads="tokens",
+    family="attentive",
+    summary="multi-head cross-attention with one learned query",
+    formula="W concat_h(V_h sum_n softmax_n(q_h . K_h z_n / sqrt(D_h)) z_n) + b",
+    parameters="2*D*D + D + D*C + C",
+    source=f"{PAPER}; AIM, arXiv 2401.08541",
+    in_paper=True,
+)
+EP = HeadSpec(
+    name="ep",
+    build=EfficientProbing,
+    reads="tokens",
+    family="attentive",
+    summary="many queries without keys, one slice of the values each",
+    formula="W concat_m(V_m sum_n softmax_n(q_m . z_n / sqrt(D)) z_n) + b",
+    parameters="D*D + M*D + D*C + C",
+    source=f"{PAPER}; efficient probing, github.com/billpsomas/efficient-probing",
+    in_paper=True,
+)
+SIMPOOL = HeadSpec(
+    name="simpool",
+    build=SimPool,
+    reads="tokens",
+    family="attentive",
+    summary="attention with the mean token as the query",
+    formula="W sum_n softmax_n(Q mean(z) . K y_n / sqrt(D)) y_n + b, y = LN(z)",
+    parameters="2*D*D + 2*D + D*C + C",
+    source=f"{PAPER}; SimPool, arXiv 2309.06891",
+    in_paper=True,
+)
+ABMILP = HeadSpec(
+    name="abmilp",
+    build=Abmilp,
+    reads="tokens",
+    family="attentive",
+    summary="attention weights from a two-layer network",
+    formula="W sum_n softmax_n(w . tanh(U z_n + a) + c) z_n + b",
+    parameters="D*D + 2*D + 1 + D*C + C",
+    source=f"{PAPER}; ABMIL, arXiv 1802.04712",
+    in_paper=True,
+)

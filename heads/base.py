@@ -1,12 +1,14 @@
 """What every head promises: a row of the table of heads, and a module with one signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 Reads = Literal["cls", "mean", "tokens", "tokens+cls", "layers"]
+Inputs = tuple[Tensor | None, Tensor | None, Tensor | None]  # tokens, cls, valid
+Parameters = Mapping[str, Tensor]  # by name; stacked (K, …) where K heads share a forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,28 +21,31 @@ class HeadSpec:
     """
 
     name: str
-    build: Callable[..., "Head"]
+    build: Callable[..., "Head"]  # (dim, num_classes, *, options) -> Head; the head's class
     reads: Reads
-    family: Literal["clip vector", "token map", "attentive", "prototypes", "layers"]
+    family: str  # "clip vector", "token map", "attentive", "prototypes", "layers"
     summary: str
     formula: str
     parameters: str  # how many, in terms of D, C, P, F, layers
     source: str
-    in_paper: bool  # one of the eleven poolings of arXiv 2509.24901
-    ordered: bool = False  # True where the order of the tokens matters (it reads the grid)
+    in_paper: bool = False  # one of the eleven poolings of arXiv 2509.24901
 
 
 class Head(nn.Module):
-    """A module ``(tokens, cls, valid) -> logits (B, C)`` that knows how it was built.
+    """A module ``(tokens, cls, valid) -> logits (B, C)`` that says of itself what others must know.
 
     Shape:
         - tokens: (B, N, D) or None, of any float dtype; (B, layers, N, D) where the head reads layers
-        - cls: (B, D) or None
+        - cls: (B, D) or None; (B, layers, D) where the head reads layers
         - valid: (B, N) bool or None (all tokens count)
     """
 
     config: dict[str, Any]  # set by build_head: name, sizes and options, enough to build it again
-    undecayed: tuple[str, ...] = ()  # parameters that weight decay must not shrink
+
+    undecayed: ClassVar[tuple[str, ...]] = ()  # parameters that weight decay must not shrink
+    needs_grid: ClassVar[bool] = False  # takes grid=(F, T): the order of the tokens matters
+    direction_only: ClassVar[bool] = False  # a token's length does not matter: it may come as stored
+    rates: ClassVar[Literal["dense", "prototypes"]] = "dense"  # which range of learning rates fits
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """AdamW groups: matrices decay; vectors (biases, norms, queries) and ``undecayed`` do not."""
@@ -54,3 +59,24 @@ class Head(nn.Module):
             {"params": keep, "lr": lr, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+    def penalty(self, own: Parameters) -> Tensor | None:
+        """What the head adds to its loss by itself, a scalar; None where it adds nothing.
+
+        Args:
+            own: its parameters by name; not ``self``'s, for many heads are trained as one
+        """
+        return None
+
+    def kept_floats(self, num_tokens: int) -> int:
+        """Floats a clip that one more head of this kind keeps for its backward pass."""
+        return 4 * int(self.config["dim"])
+
+    def operations(self, num_tokens: int) -> float:
+        """Multiplications and additions of a clip's forward pass: two a weight, unless said otherwise."""
+        return 2.0 * sum(value.numel() for value in self.parameters())
+
+
+def has_stacked_form(head: Head) -> bool:
+    """Whether the head's own class has ``stacked_pool``: one inherited may not fit its ``forward``."""
+    return "stacked_pool" in vars(type(head))

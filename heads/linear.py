@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from featcache.heads.base import Head
+from featcache.heads.base import HeadSpec, Inputs, Parameters
+from featcache.heads.pooled import Norm, PooledHead
 
 
-class Linear(Head):
+class Linear(PooledHead):
     """One linear layer on the clip vector.
 
     Source:
@@ -17,17 +18,21 @@ class Linear(Head):
     torch.Size([2, 3])
     """
 
-    def __init__(self, dim: int, num_classes: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(dim, num_classes)
+    def __init__(self, dim: int, num_classes: int, *, norm: Norm = "none", dropout: float = 0.0) -> None:
+        super().__init__(dim, num_classes, norm=norm, dropout=dropout)
 
-    def forward(self, tokens: Tensor | None, cls: Tensor, valid: Tensor | None) -> Tensor:
-        logits: Tensor = self.classify(self.dropout(cls.to(self.classify.weight.dtype)))
-        return logits
+    def pool(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        assert cls is not None
+        return cls
+
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """The clip vector, K times."""
+        _, cls, _ = inputs
+        assert cls is not None
+        return cls.expand(len(own["classify.weight"]), -1, -1)
 
 
-class Mlp(Head):
+class Mlp(PooledHead):
     """Two linear layers on the clip vector, with a ReLU between them.
 
     The paper's width could not be found; half the token width is what the same authors' Bird-MAE
@@ -38,15 +43,61 @@ class Mlp(Head):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, hidden: int | None = None, dropout: float = 0.0
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        hidden: int | None = None,
+        norm: Norm = "none",
+        dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         width = hidden or dim // 2
+        super().__init__(width, num_classes, norm=norm, dropout=dropout)
         self.hidden = nn.Linear(dim, width)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(width, num_classes)
 
-    def forward(self, tokens: Tensor | None, cls: Tensor, valid: Tensor | None) -> Tensor:
-        activity = torch.relu(self.hidden(cls.to(self.hidden.weight.dtype)))
-        logits: Tensor = self.classify(self.dropout(activity))
-        return logits
+    def pool(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        return torch.relu(self.hidden(cls))
+
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """The hidden units of all heads in one product."""
+        _, cls, _ = inputs
+        assert cls is not None
+        K, H, D = own["hidden.weight"].shape
+        product = cls @ own["hidden.weight"].reshape(K * H, D).T + own["hidden.bias"].reshape(K * H)
+        return product.view(-1, K, H).transpose(0, 1).relu()
+
+
+PAPER = "arXiv 2509.24901"
+
+LINEAR = HeadSpec(
+    name="linear",
+    build=Linear,
+    reads="cls",
+    family="clip vector",
+    summary="one linear layer on the cls token, or on the mean token where there is none",
+    formula="W cls + b",
+    parameters="D*C + C",
+    source=PAPER,
+    in_paper=True,
+)
+LINEAR_MEAN = HeadSpec(
+    name="linear-mean",
+    build=Linear,
+    reads="mean",
+    family="clip vector",
+    summary="one linear layer on the mean of the valid tokens",
+    formula="W mean_n z_n + b",
+    parameters="D*C + C",
+    source=f"{PAPER} (`linear` of encoders without cls)",
+)
+MLP = HeadSpec(
+    name="mlp",
+    build=Mlp,
+    reads="cls",
+    family="clip vector",
+    summary="two linear layers on the clip vector, ReLU between",
+    formula="W relu(V cls + a) + b",
+    parameters="D*H + H + H*C + C",
+    source=f"{PAPER}; width not found, H = D/2 as in Bird-MAE",
+    in_paper=True,
+)

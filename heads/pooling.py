@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from featcache.errors import InputError
-from featcache.heads.base import Head
+from featcache.heads.base import Head, HeadSpec
+from featcache.heads.linear import PAPER
+from featcache.heads.pooled import Norm, PooledHead, build_norm
 
 
 def seen(valid: Tensor) -> Tensor:
@@ -41,31 +43,7 @@ def need_grid(grid: tuple[int, int] | None, name: str) -> tuple[int, int]:
     return int(F), int(T)
 
 
-class TokenMap(Head):
-    """What the heads below share: an option for padding, dropout, one linear layer at the end.
-
-    Args:
-        use_padding: let padding tokens count as well.
-    """
-
-    def __init__(self, width: int, num_classes: int, dropout: float, use_padding: bool) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(width, num_classes)
-        self.use_padding = use_padding
-
-    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        dtype = self.classify.weight.dtype
-        cls = None if cls is None else cls.to(dtype)
-        pooled = self.pool(tokens.to(dtype), cls, None if self.use_padding else valid)
-        logits: Tensor = self.classify(self.dropout(pooled))
-        return logits
-
-    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
-
-class LinearC(TokenMap):
+class LinearC(PooledHead):
     """One linear layer on the clip vector and the mean token, concatenated.
 
     The paper's definition of ``linearc`` could not be found. Read as: *c* for concatenation, of the
@@ -73,34 +51,47 @@ class LinearC(TokenMap):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
     ) -> None:
-        super().__init__(2 * dim, num_classes, dropout, use_padding)
+        super().__init__(2 * dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         mean = mean_tokens(tokens, valid)
         return torch.cat([mean if cls is None else cls, mean], dim=-1)
 
 
-class MeanMax(TokenMap):
+class MeanMax(PooledHead):
     """One linear layer on the mean and the maximum of the tokens, concatenated."""
 
     def __init__(
-        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
     ) -> None:
-        super().__init__(2 * dim, num_classes, dropout, use_padding)
+        super().__init__(2 * dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         return torch.cat([mean_tokens(tokens, valid), max_tokens(tokens, valid)], dim=-1)
 
 
-class TfMean(TokenMap):
+class TfMean(PooledHead):
     """Mean over time, frequencies concatenated, one linear layer: keeps where in the spectrum.
 
     Source:
-        Niizumi et al., https://github.com/nttcslab/m2d (without its batch norm, so that a head does
-        not depend on the batch that a clip is in)
+        Niizumi et al., https://github.com/nttcslab/m2d (which has ``norm="batch"``)
     """
+
+    needs_grid = True
 
     def __init__(
         self,
@@ -108,12 +99,13 @@ class TfMean(TokenMap):
         num_classes: int,
         *,
         grid: tuple[int, int] | None = None,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
-        self_grid = need_grid(grid, "tfmean")
-        super().__init__(self_grid[0] * dim, num_classes, dropout, use_padding)
-        self.grid = self_grid
+        rows, columns = need_grid(grid, "tfmean")
+        super().__init__(rows * dim, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
+        self.grid = rows, columns
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         F, T = self.grid
@@ -131,16 +123,28 @@ class LinPre(Head):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, dropout: float = 0.0, use_padding: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
     ) -> None:
         super().__init__()
+        self.norm = build_norm(norm, dim)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(dim, num_classes)
         self.use_padding = use_padding
 
     def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        logits = self.classify(self.dropout(tokens.to(self.classify.weight.dtype)))  # (B, N, C)
-        return max_tokens(logits, None if self.use_padding else valid)
+        valid = None if self.use_padding else valid
+        normed = norm_tokens(self.norm, tokens.to(self.classify.weight.dtype), valid)
+        logits = self.classify(self.dropout(normed))  # (B, N, C)
+        return max_tokens(logits, valid)
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) * num_tokens
 
 
 class Conv(Head):
@@ -150,28 +154,100 @@ class Conv(Head):
     neighbours too.
     """
 
+    needs_grid = True
+
     def __init__(
         self,
         dim: int,
         num_classes: int,
         *,
         grid: tuple[int, int] | None = None,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
         super().__init__()
         self.grid = need_grid(grid, "conv")
+        self.norm = build_norm(norm, dim)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(dim, num_classes, kernel_size=3, padding=1)
         self.use_padding = use_padding
 
     def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        tokens = tokens.to(self.classify.weight.dtype)
         valid = None if self.use_padding else valid
+        tokens = norm_tokens(self.norm, tokens.to(self.classify.weight.dtype), valid)
         if valid is not None:
             tokens = tokens * valid.unsqueeze(-1)  # beyond the audio there is silence, as beyond the edge
         B, _, D = tokens.shape
         F, T = self.grid
-        image = tokens.view(B, T, F, D).permute(0, 3, 1, 2)  # (B, D, T, F)
+        image = tokens.reshape(B, T, F, D).permute(0, 3, 1, 2)  # (B, D, T, F)
         logits = self.classify(self.dropout(image)).flatten(2).transpose(1, 2)  # (B, N, C)
         return max_tokens(logits, valid)
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) * num_tokens
+
+
+def norm_tokens(norm: nn.Module, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """The norm of every token (B, N, D) that counts; padding stays as it is and is no part of statistics."""
+    if isinstance(norm, nn.Identity):
+        return tokens
+    if valid is None:
+        normed: Tensor = norm(tokens.flatten(0, 1)).view(tokens.shape)
+        return normed
+    return tokens.masked_scatter(valid.unsqueeze(-1), norm(tokens[valid]))
+
+
+LINEARC = HeadSpec(
+    name="linearc",
+    build=LinearC,
+    reads="tokens+cls",
+    family="token map",
+    summary="one linear layer on the clip vector and the mean token",
+    formula="W [cls, mean_n z_n] + b",
+    parameters="2*D*C + C",
+    source=f"{PAPER}; definition not found, read as concatenation",
+    in_paper=True,
+)
+CONV = HeadSpec(
+    name="conv",
+    build=Conv,
+    reads="tokens",
+    family="token map",
+    summary="3 x 3 convolution to class logits, maximum over the map",
+    formula="max_n (conv3x3(z) + b)_n",
+    parameters="9*D*C + C",
+    source=f"{PAPER}; definition not found, simplest reading",
+    in_paper=True,
+)
+LINPRE = HeadSpec(
+    name="linpre",
+    build=LinPre,
+    reads="tokens",
+    family="token map",
+    summary="linear layer on every token, maximum over tokens",
+    formula="max_n (W z_n + b)",
+    parameters="D*C + C",
+    source=f"{PAPER}; definition not found, read as linear before pooling",
+    in_paper=True,
+)
+MEANMAX = HeadSpec(
+    name="meanmax",
+    build=MeanMax,
+    reads="tokens",
+    family="token map",
+    summary="one linear layer on the mean and the maximum token",
+    formula="W [mean_n z_n, max_n z_n] + b",
+    parameters="2*D*C + C",
+    source="a common baseline",
+)
+TFMEAN = HeadSpec(
+    name="tfmean",
+    build=TfMean,
+    reads="tokens",
+    family="token map",
+    summary="mean over time, frequencies concatenated, one linear layer",
+    formula="W [mean_t z_1t, ..., mean_t z_Ft] + b",
+    parameters="F*D*C + C",
+    source="Niizumi et al., M2D, arXiv 2210.14648",
+)

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nn_f
 
-from featcache.heads.base import Head
+from featcache.heads.base import Head, HeadSpec, Inputs, Parameters
 from featcache.heads.binarize import binarize
 from featcache.heads.framewise import Framewise
+from featcache.heads.linear import PAPER
 from featcache.heads.matching import match
+from featcache.heads.pooled import Norm, PooledHead
 from featcache.heads.pooling import mean_tokens
 
 
@@ -16,7 +18,7 @@ def default_per_class(num_classes: int) -> int:
     return 20 if num_classes <= 500 else 10
 
 
-class ProtoFloat(Framewise, Head):
+class ProtoFloat(Framewise, PooledHead):
     """Float prototypes without a class: maximum cosine over tokens, then one dense linear layer.
 
     Args:
@@ -28,6 +30,8 @@ class ProtoFloat(Framewise, Head):
     """
 
     undecayed = ("prototypes",)
+    direction_only = True
+    rates = "prototypes"
 
     def __init__(
         self,
@@ -36,15 +40,13 @@ class ProtoFloat(Framewise, Head):
         *,
         per_class: int | None = None,
         num_prototypes: int | None = None,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
-        super().__init__()
         P = num_prototypes or (per_class or default_per_class(num_classes)) * num_classes
+        super().__init__(P, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
         self.prototypes = nn.Parameter(torch.randn(P, dim) * 0.02)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(P, num_classes)
-        self.use_padding = use_padding
 
     def tokens_for_match(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         """The (B, N, D) vectors that ``match`` compares prototypes with: the tokens as they are."""
@@ -56,14 +58,26 @@ class ProtoFloat(Framewise, Head):
 
     def logits_from_scores(self, scores: Tensor) -> Tensor:
         """Scores (..., P) to logits (..., C): the part after the match."""
-        logits: Tensor = self.classify(self.dropout(scores.to(self.classify.weight.dtype)))
-        return logits
+        return self.logits_of(scores)
 
-    def forward(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        valid = None if self.use_padding else valid
-        tokens = self.tokens_for_match(tokens, cls, valid)
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        """The score of each prototype, (B, P)."""
         scores, _ = match(tokens, self.prototypes_for_match(), valid)
-        return self.logits_from_scores(scores)
+        return scores
+
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """One match over the prototypes of all heads."""
+        tokens, _, valid = inputs
+        assert tokens is not None
+        K, P, D = own["prototypes"].shape
+        scores, _ = match(tokens, own["prototypes"].reshape(K * P, D), valid)
+        return scores.view(-1, K, P).transpose(0, 1)
+
+    def kept_floats(self, num_tokens: int) -> int:
+        return 4 * len(self.prototypes)
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) + 2.0 * self.prototypes.numel() * (num_tokens - 1)
 
 
 class ProtoBin(ProtoFloat):
@@ -88,6 +102,7 @@ class ProtoBin(ProtoFloat):
         per_class: int | None = None,
         num_prototypes: int | None = None,
         clip: bool = False,
+        norm: Norm = "none",
         dropout: float = 0.0,
         use_padding: bool = False,
     ) -> None:
@@ -96,6 +111,7 @@ class ProtoBin(ProtoFloat):
             num_classes,
             per_class=per_class,
             num_prototypes=num_prototypes,
+            norm=norm,
             dropout=dropout,
             use_padding=use_padding,
         )
@@ -103,6 +119,11 @@ class ProtoBin(ProtoFloat):
 
     def prototypes_for_match(self) -> Tensor:
         return binarize(self.prototypes, clip=self.clip)
+
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """As ``ProtoFloat``'s, on the signs."""
+        signs = binarize(own["prototypes"], clip=self.clip)
+        return super().stacked_pool({"prototypes": signs}, inputs)
 
 
 class Proto(Framewise, Head):
@@ -121,6 +142,7 @@ class Proto(Framewise, Head):
     """
 
     undecayed = ("prototypes",)
+    rates = "prototypes"
 
     def __init__(
         self,
@@ -167,10 +189,47 @@ class Proto(Framewise, Head):
         scores, _ = match(tokens, self.prototypes_for_match(), valid)
         return self.logits_from_scores(scores)
 
-    def penalty(self, prototypes: Tensor) -> Tensor:
-        """How far each class's prototypes (P, D) are from orthogonal; added to the loss."""
+    def penalty(self, own: Parameters) -> Tensor:
+        """How far each class's prototypes (P, D) are from orthogonal."""
         C, J = self.weight.shape
-        unit = nn_f.normalize(prototypes, dim=-1).view(C, J, -1)
+        unit = nn_f.normalize(own["prototypes"], dim=-1).view(C, J, -1)
         excess = unit @ unit.transpose(1, 2) - torch.eye(J, device=unit.device, dtype=unit.dtype)
         total: Tensor = self.orthogonality * excess.norm() / excess.numel()
         return total
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) * num_tokens
+
+
+PROTO = HeadSpec(
+    name="proto",
+    build=Proto,
+    reads="tokens+cls",
+    family="prototypes",
+    summary="float prototypes of a class on tokens less cls, held orthogonal",
+    formula="b_c + sum_j relu(w_cj) relu(max_n cos(p_cj, z_n - cls))",
+    parameters="P*D + P + C",
+    source=f"{PAPER}; Bird-MAE, arXiv 2504.12880",
+    in_paper=True,
+)
+PROTOFLOAT = HeadSpec(
+    name="protofloat",
+    build=ProtoFloat,
+    reads="tokens",
+    family="prototypes",
+    summary="float prototypes: maximum cosine over tokens, dense linear layer",
+    formula="W s + b, s_p = max_n cos(p_p, z_n)",
+    parameters="P*D + P*C + C",
+    source=f"{PAPER}, Table 7",
+)
+PROTOBIN = HeadSpec(
+    name="protobin",
+    build=ProtoBin,
+    reads="tokens",
+    family="prototypes",
+    summary="binary prototypes: maximum cosine over tokens, dense linear layer",
+    formula="W s + b, s_p = max_n cos(sign(u_p), z_n)",
+    parameters="P*D + P*C + C",
+    source=PAPER,
+    in_paper=True,
+)

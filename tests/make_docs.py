@@ -36,7 +36,7 @@ there; without one it runs in torch operations, a block at a time), on CUDA in a
 `FEATCACHE_MATCH=reference` forces the plain form that the fast ones are tested against.
 
 Prototype heads also answer per time step and show where a prototype was found (`featcache.heads.framewise`,
-`featcache.heads.localise`); [the demo](demo.md) draws it. Measured on real sound:
+`featcache.heads.explain.localise`); [the demo](demo.md) draws it. Measured on real sound:
 [heads](results/heads.md), [bytes per token](results/storage.md).
 """
 

@@ -9,7 +9,7 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from featcache.audio import duration, load_clip
+from featcache.audio.load import duration, load_clip
 from featcache.errors import AudioError
 
 Make = Callable[..., Path]

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from featcache.cache import TokenCache
 from featcache.errors import FeatcacheError
 from featcache.heads import HEADS
-from featcache.heads.bank import Bank
-from featcache.heads.building import fresh_head
-from featcache.heads.data import Kind
-from featcache.heads.experiment import Experiment, open_experiment
-from featcache.heads.feed import train_steps
-from featcache.heads.forms import FORMS
-from featcache.heads.losses import build_loss
-from featcache.heads.metrics import average_precision
-from featcache.heads.optim import cosine
-from featcache.heads.scoring import score_stack, stacked_average_precision
-from featcache.heads.stack import Stack
-from featcache.heads.streams import Streams, mixed_seed, seeded
-from featcache.heads.trial import Outcome, Training, Trial
+from featcache.heads.attentive import Attentive
+from featcache.heads.base import Inputs, Parameters
+from featcache.heads.data.loader import train_steps
+from featcache.heads.data.tasks import Kind
+from featcache.heads.linear import Linear
+from featcache.heads.probing.experiment import Experiment, open_experiment
+from featcache.heads.report.metrics import average_precision
+from featcache.heads.training.losses import build_loss
+from featcache.heads.training.optimizer import cosine
+from featcache.heads.training.rng import Streams, mixed_seed, seeded
+from featcache.heads.training.stack import Stack
+from featcache.heads.training.trainer import Bank
+from featcache.heads.training.trial import Outcome, Training, Trial, fresh_head
+from featcache.heads.training.validation import score_stack, stacked_average_precision
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
@@ -94,8 +95,8 @@ def plain_loop(experiment: Experiment, own: Trial, training: Training) -> nn.Mod
     task, source = experiment.tasks[own.task], experiment.source([own])
     head, loss = fresh_head(own, task, experiment.cache), build_loss(own.loss)
     head.train()
-    optimiser = torch.optim.AdamW(head.param_groups(own.lr, own.weight_decay))
-    base = [group["lr"] for group in optimiser.param_groups]
+    optimizer = torch.optim.AdamW(head.param_groups(own.lr, own.weight_decay))
+    base = [group["lr"] for group in optimizer.param_groups]
     batches = [
         list(train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch))
         for epoch in range(training.epochs)
@@ -104,15 +105,15 @@ def plain_loop(experiment: Experiment, own: Trial, training: Training) -> nn.Mod
     for epoch in range(training.epochs):
         for batch in train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch):
             share = cosine(step, total, warmup=round(training.warmup_epochs * len(batches[0])))
-            for group, lr in zip(optimiser.param_groups, base, strict=True):
+            for group, lr in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = lr * share
             with seeded(mixed_seed(own.seed, step)):
                 logits = head(*batch.batch.inputs(_reads(own), experiment.cache.layers, own.layer, False))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss(logits, torch.from_numpy(task.train.targets[batch.positions])).backward()
             if training.clip_norm:
                 nn.utils.clip_grad_norm_(head.parameters(), training.clip_norm)
-            optimiser.step()
+            optimizer.step()
             step += 1
     return head
 
@@ -179,17 +180,17 @@ def test_out_of_memory_halves_the_group_and_changes_nothing(
     training = Training(epochs=3, batch_size=16, select="last")
     trials = [trial("mhca", options={"num_heads": 4}, seed=seed) for seed in range(5)]
     plain = train(experiment, trials, training)
-    form = FORMS[type(fresh_head(trials[0], experiment.tasks[0], experiment.cache))]
+    form = Attentive.stacked_pool
     sizes = []
 
-    def scarce(head: nn.Module, own: dict[str, Tensor], *rest: object) -> Tensor:
+    def scarce(head: Attentive, own: Parameters, inputs: Inputs) -> Tensor:
         K = len(own["query"])
         sizes.append(K)
         if K > 2:
             raise torch.OutOfMemoryError("no room")
-        return form(head, own, *rest)
+        return form(head, own, inputs)
 
-    monkeypatch.setitem(FORMS, type(fresh_head(trials[0], experiment.tasks[0], experiment.cache)), scarce)
+    monkeypatch.setattr(Attentive, "stacked_pool", scarce)
     split = train(experiment, trials, training)
     assert max(sizes) == 5
     assert max(sizes[-6:]) <= 2
@@ -208,10 +209,8 @@ def test_a_head_too_large_for_memory_ends_in_advice(
     def scarce(*_: object) -> Tensor:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setitem(
-        FORMS, type(fresh_head(trial("linear"), experiment.tasks[0], experiment.cache)), scarce
-    )
-    with pytest.raises(FeatcacheError, match="use a smaller --batch-size"):
+    monkeypatch.setattr(Linear, "stacked_pool", scarce)
+    with pytest.raises(FeatcacheError, match="use a smaller batch_size"):
         train(experiment, [trial("linear"), trial("linear", seed=1)], Training(epochs=1, batch_size=16))
 
 

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 
 from featcache.cli.main import featcache
 from featcache.errors import InputError, MissingError
-from featcache.heads.compare import compare
-from featcache.heads.metrics import mean_average_precision
-from featcache.heads.ranking import ranks, wins
-from featcache.heads.reference import reference
-from featcache.heads.results import RESULTS, append_result, read_results
-from featcache.heads.significance import differences, holm, weighted_map
-from featcache.heads.summary import Cell, cells
-from featcache.heads.tables import latex, markdown, score_grid
+from featcache.heads.report.compare import compare
+from featcache.heads.report.metrics import mean_average_precision
+from featcache.heads.report.published import reference
+from featcache.heads.report.ranking import ranks, wins
+from featcache.heads.report.results import RESULTS, append_result, read_results
+from featcache.heads.report.significance import differences, holm, weighted_map
+from featcache.heads.report.summary import Cell, cells
+from featcache.heads.report.tables import latex, markdown, score_grid
 
 Add = Callable[..., None]
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from featcache import digests
-from featcache.digests import clip_keys, file_digests, home
-from featcache.manifest import Clip
+from featcache.manifest import Clip, digests
+from featcache.manifest.digests import clip_keys, file_digests, home
 
 Make = Callable[..., Path]
 

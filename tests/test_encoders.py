@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders import ENCODERS, Encoder, beats_encoder, dasheng, eat, encoder_spec
 from featcache.encoders.asit import IGNORED as ASIT_IGNORED
 from featcache.encoders.ast import load_ast
@@ -22,8 +23,7 @@ from featcache.encoders.audiomae import IGNORED as MAE_IGNORED
 from featcache.encoders.patches import Patches
 from featcache.encoders.positions import mae_positions, stretch
 from featcache.encoders.vit import mae_vit
-from featcache.frontend import KaldiFbank
-from featcache.weights import Checkpoint
+from featcache.weights.checkpoint import Checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared/golden"

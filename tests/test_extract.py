@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.audio import load_clip
+from featcache.audio.load import load_clip
 from featcache.cache import TokenCache
 from featcache.encoders import build_encoder
 from featcache.errors import InputError, Interrupted, MismatchError
-from featcache.extraction import extract, parse_layers
+from featcache.extraction.extract import extract, parse_layers
 from featcache.records import failed_clips, last_manifest
 
 Make = Callable[..., Path]
@@ -41,7 +41,8 @@ def tokens(cache: Path) -> dict[str, np.ndarray[Any, Any]]:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded, as they are."""
-    from featcache import canaries, decoding
+    from featcache.audio import decode_ahead
+    from featcache.extraction import canaries
 
     opened: list[Path] = []
 
@@ -49,7 +50,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(path)
         return load_clip(path, **rest)
 
-    monkeypatch.setattr(decoding, "load_clip", load)
+    monkeypatch.setattr(decode_ahead, "load_clip", load)
     monkeypatch.setattr(canaries, "load_clip", load)
     return opened
 
@@ -222,7 +223,7 @@ def test_tokens_of_another_fingerprint_are_not_copied(make_manifest: Make, tmp_p
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    from featcache.encoding import Runner
+    from featcache.extraction.runner import Runner
 
     manifest = make_manifest(14)
     extract(manifest, out=tmp_path / "whole.zarr", batch_size=2, **SETTINGS)
@@ -280,7 +281,7 @@ def test_windows_pass_over_a_damaged_file_and_list_it(make_manifest: Make, tmp_p
 def test_a_stopped_run_forgets_no_failure_that_it_did_not_come_to(
     make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache import decoding
+    from featcache.audio import decode_ahead
 
     manifest = make_manifest(4)
     (tmp_path / "audio/3.wav").write_bytes(b"")
@@ -289,7 +290,7 @@ def test_a_stopped_run_forgets_no_failure_that_it_did_not_come_to(
     def stop(path: Path, **rest: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decoding, "load_clip", stop)
+    monkeypatch.setattr(decode_ahead, "load_clip", stop)
     with pytest.raises(Interrupted):
         extract(make_manifest(6), out=tmp_path / "c.zarr", **SETTINGS)
     assert list(failed_clips(tmp_path / "c.zarr")) == ["audio/3.wav"]

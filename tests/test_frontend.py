@@ -8,10 +8,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from featcache import waveforms as waveforms_module
-from featcache.decibels import MelDecibels
+from featcache.audio import blocks as waveforms_module
+from featcache.audio.fbank import LOG_FLOOR, KaldiFbank
+from featcache.audio.melspec import MelDecibels
 from featcache.errors import AudioError
-from featcache.frontend import LOG_FLOOR, KaldiFbank
 
 
 def sound(samples: int, *, seed: int = 0, level: float = 0.1) -> Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional as nn_f
 from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.binarize import binarize
-from featcache.heads.group import Group
-from featcache.heads.trial import Training, Trial
+from featcache.heads.training.group import Group
+from featcache.heads.training.trial import Training, Trial
 
 B, F, T, D, C, LAYERS = 3, 2, 5, 12, 4, 3
 N = F * T

@@ -6,8 +6,8 @@ from safetensors import safe_open
 
 from featcache.errors import InputError, MissingError
 from featcache.heads import HEADS, build_head, load, load_config, save
-from featcache.heads.exporting import export_onnx
-from featcache.heads.saving import pack_signs, unpack_signs
+from featcache.heads.checkpoint import pack_signs, unpack_signs
+from featcache.heads.export import export_onnx
 
 SIZES = {"grid": (2, 3), "num_layers": 2}
 OPTIONS = {"cgp": {"num_prototypes": 5}, "protobin": {"num_prototypes": 33}, "ep": {"num_queries": 4}}

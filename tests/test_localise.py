@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from featcache.cache import TokenCache
-from featcache.heads.localise import evidence, points_into, usual_scores
+from featcache.heads.explain.localise import evidence, points_into, usual_scores
 from featcache.heads.prototypical import ProtoBin
 
 
@@ -50,7 +50,7 @@ def test_usual_scores_are_the_mean_over_all_blocks(
     cache: TokenCache, head: ProtoBin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = usual_scores(head, cache, range(10))
-    monkeypatch.setattr("featcache.heads.localise.BLOCK", 3)
+    monkeypatch.setattr("featcache.heads.explain.localise.BLOCK", 3)
     torch.testing.assert_close(usual_scores(head, cache, range(10)), whole)
 
 

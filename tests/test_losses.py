@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as nn_f
 
 from featcache.errors import InputError
-from featcache.heads.losses import LOSSES, build_loss, class_weights
+from featcache.heads.training.losses import LOSSES, build_loss, class_weights
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 0.0, 4.0]])
 TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])

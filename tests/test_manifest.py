@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import InputError, MissingError
-from featcache.folders import from_folders
-from featcache.manifest import Clip, load_manifest, read_manifest, write_manifest
-from featcache.windows import window
+from featcache.manifest import Clip, from_folders, load_manifest, read_manifest, write_manifest
+from featcache.manifest.windows import window
 
 
 def write(path: Path, text: str) -> Path:

@@ -6,23 +6,24 @@ import pytest
 import torch
 from torch.nn import functional as nn_f
 
-from featcache.heads import matching, matching_blocks, matching_native
-from featcache.heads.matching import match, match_reference
+from featcache.errors import InputError
+from featcache.heads.matching import blocks, match, match_reference, native
+from featcache.heads.matching.match import _match, engine
 
-ENGINES = [matching_blocks, matching_native]
+ENGINES = [blocks, native]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 # Sizes at and beside every block of the compiled code: 32 tokens, 6 x 5 dimensions, 16 prototypes.
 SIZES = [(2, 1, 1, 1), (3, 7, 5, 2), (2, 31, 30, 15), (2, 32, 31, 16), (1, 33, 60, 17), (2, 70, 96, 2100)]
 
 
 def names(value):
-    return value.__name__.rpartition("_")[-1] if hasattr(value, "__name__") else str(value)
+    return value.__name__.rpartition(".")[-1] if hasattr(value, "__name__") else str(value)
 
 
 def slack(engine, binary, dim):
     """How much less similar than the best token a winner may be, as docs/matching.md has it."""
-    if engine is matching_blocks:  # bfloat16 where the processor has it, else float32
-        return 2**-7 if matching_blocks.fast_bfloat16("cpu") else 1e-6
+    if engine is blocks:
+        return 1e-6
     return 1e-4 * dim**0.5 if binary else 1e-4
 
 
@@ -31,10 +32,9 @@ def engine_of_choice(request, monkeypatch):
     """Let a test that asks for an engine get it, through the public entry."""
     if "engine" in request.fixturenames:
         module = request.getfixturevalue("engine")
-        if module is matching_native and matching_native.library() is None:
+        if module is native and native.library() is None:
             pytest.skip("no C compiler, or no AVX2")
-        for role in ("engine", "gatherer"):
-            monkeypatch.setattr(matching, role, lambda tokens, prototypes: module)
+        monkeypatch.setenv("FEATCACHE_MATCH", names(module))
 
 
 def clips(B, N, D, dtype, seed=0):
@@ -218,14 +218,14 @@ def test_sliced_and_transposed_inputs_are_read_where_they_lie():
 
 
 def test_prototypes_of_one_size_are_recognised():
-    if matching_native.library() is None:
+    if native.library() is None:
         pytest.skip("no C compiler, or no AVX2")
-    signs, _ = matching_native.pack_signs(torch.tensor([[0.5, -0.5], [-0.5, -0.5]]))
+    signs, _ = native.pack_signs(torch.tensor([[0.5, -0.5], [-0.5, -0.5]]))
     assert signs.tolist() == [[1, -1], [-1, -1]]
-    assert matching_native.pack_signs(torch.tensor([[0.5, -0.5], [-0.5, -0.6]])) is None
-    assert matching_native.pack_signs(torch.zeros(2, 2)) is None
-    assert matching_blocks.is_binary(torch.tensor([[0.5, -0.5]]))
-    assert not matching_blocks.is_binary(torch.tensor([[0.5, -0.6]]))
+    assert native.pack_signs(torch.tensor([[0.5, -0.5], [-0.5, -0.6]])) is None
+    assert native.pack_signs(torch.zeros(2, 2)) is None
+    assert blocks.is_binary(torch.tensor([[0.5, -0.5]]))
+    assert not blocks.is_binary(torch.tensor([[0.5, -0.6]]))
 
 
 def test_threads_share_the_work_and_agree():
@@ -244,47 +244,70 @@ def test_threads_share_the_work_and_agree():
         assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
 
-def test_products_in_int8_and_bfloat16_choose_as_the_reference(monkeypatch):
-    """The torch form on a CPU with AMX: its instructions are emulated here, so small."""
-    monkeypatch.setattr(matching_blocks, "fast_int8", lambda device: True)
-    monkeypatch.setattr(matching_blocks, "fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(matching, "engine", lambda tokens, prototypes: matching_blocks)
-    for dtype in (torch.int8, torch.float16):
-        tokens, valid = clips(2, 20, 64, dtype)
-        prototypes = some_prototypes(24, 64, binary=True)
-        scores, _ = match(tokens, prototypes, valid)
-        expected, _ = match_reference(tokens, prototypes, valid)
-        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6 if dtype == torch.int8 else 6e-3)
-
-
-def test_reference_is_taken_where_asked(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a fast form was asked")
-
-    monkeypatch.setattr(matching, "engine", refuse)
-    tokens, valid = clips(2, 5, 4, torch.float16)
-    with pytest.raises(AssertionError, match="a fast form was asked"):
-        match(tokens, some_prototypes(3, 4, binary=True), valid)
+def test_the_plain_form_is_taken_where_asked(monkeypatch):
     monkeypatch.setenv("FEATCACHE_MATCH", "reference")
-    match(tokens, some_prototypes(3, 4, binary=True), valid)
+    monkeypatch.setattr("featcache.heads.matching.match._match", None)  # the door to every fast form
+    tokens, valid = clips(2, 5, 4, torch.float16)
+    prototypes = some_prototypes(3, 4, binary=True)
+    assert torch.equal(match(tokens, prototypes, valid)[0], match_reference(tokens, prototypes, valid)[0])
 
 
-def test_engine_is_chosen_by_dtype_and_device():
+def test_engine_is_chosen_by_dtype_and_device(monkeypatch):
+    monkeypatch.delenv("FEATCACHE_MATCH", raising=False)
     float16, prototypes = torch.zeros(1, 1, 8, dtype=torch.float16), torch.ones(1, 8)
-    fast = matching_native if matching_native.library() is not None else matching_blocks
-    assert matching.engine(float16, prototypes) is fast
-    assert matching.engine(float16.double(), prototypes.double()) is matching_blocks
-    assert matching.engine(float16.to("meta"), prototypes) is matching_blocks
+    fast = native if native.library() is not None else blocks
+    for own in (prototypes, torch.randn(1, 8)):
+        assert engine(float16, own) is fast
+        assert engine(float16.double(), own.double()) is blocks
+        assert engine(float16.to("meta"), own) is blocks
 
 
-def test_a_processor_with_bfloat16_products_takes_them_for_float_prototypes(monkeypatch):
-    if matching_native.library() is None:
-        pytest.skip("no C compiler, or no AVX2")
-    monkeypatch.setattr(matching_blocks, "fast_bfloat16", lambda device: True)
-    tokens = torch.zeros(1, 1, 8, dtype=torch.float16)
-    assert matching.engine(tokens, torch.randn(2, 8)) is matching_blocks
-    assert matching.engine(tokens, torch.ones(2, 8)) is matching_native
-    assert matching.gatherer(tokens, torch.randn(2, 8)) is matching_native
+def test_no_instruction_of_the_processor_beyond_avx2_decides_the_engine(monkeypatch):
+    tokens, prototypes = torch.zeros(1, 1, 8, dtype=torch.float16), torch.randn(2, 8)
+    here = engine(tokens, prototypes)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_vnni_supported"):
+        for answer in (True, False):
+            monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+            assert engine(tokens, prototypes) is here
+
+
+def test_a_form_that_is_unknown_or_not_here_is_an_error(monkeypatch):
+    tokens, prototypes = torch.zeros(1, 1, 8), torch.ones(1, 8)
+    monkeypatch.setenv("FEATCACHE_MATCH", "nativ")
+    with pytest.raises(InputError, match="did you mean 'native'"):
+        match(tokens, prototypes)
+    monkeypatch.setenv("FEATCACHE_MATCH", "native")
+    with pytest.raises(
+        InputError, match=r"native cannot match torch.float64 tokens on cpu here .*; use blocks"
+    ):
+        match(tokens.double(), prototypes.double())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prototypes", "valid", "found"),
+    [
+        ((2, 5, 1024), (3, 768), None, r"found \(2, 5, 1024\) and \(3, 768\)"),
+        ((5, 8), (3, 8), None, r"found \(5, 8\)"),
+        ((2, 5, 8), (3, 8), torch.tensor([5, 3]), r"bool mask \(2, 5\), found \(2,\) of torch.int64"),
+    ],
+)
+def test_shapes_that_do_not_fit_never_reach_compiled_code(tokens, prototypes, valid, found):
+    with pytest.raises(InputError, match=found):
+        match(torch.zeros(tokens), torch.zeros(prototypes), valid)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=names)
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_broken_prototype_leaves_its_neighbours_alone(engine, broken):
+    tokens, valid = clips(3, 33, 24, torch.float16)
+    prototypes = some_prototypes(20, 24, binary=False)
+    expected, index = match(tokens, prototypes, valid)
+    prototypes[7, 3] = broken
+    scores, found = match(tokens, prototypes, valid)
+    others = torch.arange(20) != 7
+    assert torch.equal(scores[:, others], expected[:, others])
+    assert torch.equal(found[:, others], index[:, others])
+    assert scores[:, 7].isnan().all()
 
 
 def test_match_compiles_whole():
@@ -301,23 +324,23 @@ def test_custom_operation_is_registered_soundly(requires_grad):
     tokens, valid = clips(2, 5, 4, torch.float32)
     prototypes = some_prototypes(3, 4, binary=False).requires_grad_(requires_grad)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(matching._match, (tokens, prototypes, valid), test_utils=tests)
+    torch.library.opcheck(_match, (tokens, prototypes, valid), test_utils=tests)
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", sys.executable])
 def test_without_a_working_compiler_the_match_runs_in_torch(compiler, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert matching_native.library.__wrapped__() is None
-    monkeypatch.setattr(matching_native, "library", lambda: None)
-    assert matching.engine(torch.zeros(1, 1, 8), torch.ones(1, 8)) is matching_blocks
+    assert native.library.__wrapped__() is None
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert engine(torch.zeros(1, 1, 8), torch.ones(1, 8)) is blocks
 
 
 def test_compiled_code_is_kept_and_found_again(tmp_path, monkeypatch):
-    if matching_native.library() is None:
+    if native.library() is None:
         pytest.skip("no C compiler, or no AVX2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build = matching_native.library.__wrapped__
+    build = native.library.__wrapped__
     assert build() is not None
     (kept,) = (tmp_path / "featcache").iterdir()
     made = kept.stat().st_mtime_ns

@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from featcache.heads import matching, matching_triton
-from featcache.heads.matching import match
+from featcache.heads.matching import cuda, match
+from featcache.heads.matching.match import engine
 
 INTERPRETED = """
 import torch
-from featcache.heads import matching_blocks, matching_triton
+from featcache.heads.matching import blocks, cuda
 
 torch.manual_seed(0)
 for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
@@ -23,15 +23,15 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
             prototypes = torch.randn(P, D).sign() if binary else torch.randn(P, D)
             valid = torch.rand(B, N) < 0.7
             valid[0] = False  # a clip of padding alone: its first token stands for it
-            scores, index, inverse = matching_triton.search(tokens, prototypes, valid)
-            expected = matching_blocks.search(tokens, prototypes, valid)
+            scores, index, inverse = cuda.search(tokens, prototypes, valid)
+            expected = blocks.search(tokens, prototypes, valid)
             slack = 1e-6 if binary or dtype == torch.float32 else 2e-3
             torch.testing.assert_close(scores, expected[0], rtol=0, atol=slack)
             assert torch.equal(index, expected[1])
             torch.testing.assert_close(inverse, expected[2])
             weight = torch.randn(B, P)
-            total = matching_triton.gather(tokens, weight, index)
-            expected = matching_blocks.gather(tokens, weight, index)
+            total = cuda.gather(tokens, weight, index)
+            expected = blocks.gather(tokens, weight, index)
             torch.testing.assert_close(total, expected, atol=1e-3, rtol=1e-5)
 print("equal")
 """
@@ -53,7 +53,7 @@ def test_kernels_compile_for_a_hopper_gpu_to_its_matrix_instructions(tmp_path, m
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from featcache.heads import matching_kernels as kernels
+    from featcache.heads.matching import kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     target = GPUTarget("cuda", 90, 32)
@@ -70,9 +70,8 @@ def test_kernels_compile_for_a_hopper_gpu_to_its_matrix_instructions(tmp_path, m
     assert compile(ASTSource(kernels.gather_kernel, signature, fixed), target).asm["cubin"]
 
 
-def test_without_a_gpu_the_kernels_are_not_chosen(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not matching_triton.available.__wrapped__()
+def test_tokens_on_a_cpu_are_not_for_the_kernels():
+    assert not cuda.serves(torch.zeros(1, 1, 4), torch.zeros(1, 4))
 
 
 @pytest.mark.gpu
@@ -87,7 +86,7 @@ def test_kernels_equal_the_reference_on_a_gpu(sizes, dtype, binary):
     prototypes = (prototypes.sign() if binary else prototypes).requires_grad_()
     valid = torch.rand(B, N, device="cuda") < 0.7
     valid[:, 0] = True
-    assert matching.engine(tokens, prototypes) is matching_triton
+    assert engine(tokens, prototypes) is cuda
     scores, index = match(tokens, prototypes, valid)
     unit = torch.nn.functional.normalize(tokens.double(), dim=-1)
     exact = prototypes.detach().double().requires_grad_()

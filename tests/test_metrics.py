@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from featcache.heads.bootstrap import bootstrap
-from featcache.heads.metrics import (
-    METRICS,
+from featcache.heads.report.metrics import (
     auroc,
     average_precision,
     classes_without_positives,
-    cmap,
     ece,
     macro_f1,
     mean_average_precision,
@@ -75,28 +72,6 @@ def test_top1_leaves_out_clips_without_labels():
     assert top1(np.array([[0, 0], [0, 1]]), np.array([[1.0, 0.0], [0.0, 1.0]])) == 1.0
 
 
-def test_cmap5_leaves_out_classes_with_fewer_than_five_positives(clips):
-    labels, scores = clips
-    labels[:, 0] = 0
-    labels[:4, 0] = 1
-    kept = [
-        sk.average_precision_score(labels[:, c], scores[:, c]) for c in range(7) if labels[:, c].sum() >= 5
-    ]
-    assert len(kept) < 6
-    assert METRICS["cmap5"](labels, scores) == pytest.approx(np.mean(kept), rel=1e-12)
-
-
-def test_padded_cmap_adds_five_clips_where_every_class_ranks_first(clips):
-    labels, scores = clips
-    padded = np.vstack([labels, np.ones((5, 7))]), np.vstack([scores, np.full((5, 7), scores.max() + 1)])
-    expected = sk.average_precision_score(*padded, average="macro")
-    assert METRICS["pcmap"](labels, scores) == pytest.approx(expected, rel=1e-12)
-
-
-def test_cmap_is_the_macro_map_over_classes_with_positives(clips):
-    assert cmap(*clips) == mean_average_precision(*clips)
-
-
 @pytest.mark.parametrize("single_label", [False, True])
 def test_ece_equals_a_loop_over_bins(single_label):
     generator = np.random.default_rng(2)
@@ -118,24 +93,6 @@ def test_ece_equals_a_loop_over_bins(single_label):
 def test_a_perfect_score_scores_one():
     labels = np.eye(3)[[0, 1, 2, 0]]
     perfect = labels * 60 - 30
-    for name in ("map", "micro-map", "cmap", "auroc", "accuracy", "f1"):
-        assert METRICS[name](labels, perfect) == 1.0, name
-    assert METRICS["ece"](labels, perfect) < 1e-6
-
-
-def test_bootstrap_is_seeded_and_brackets_the_value(clips):
-    labels, scores = clips
-    first = bootstrap(mean_average_precision, labels, scores, draws=100, seed=3)
-    assert first == bootstrap(mean_average_precision, labels, scores, draws=100, seed=3)
-    assert first != bootstrap(mean_average_precision, labels, scores, draws=100, seed=4)
-    assert first[0] < first[1]
-
-
-def test_bootstrap_interval_covers_a_known_proportion():
-    generator = np.random.default_rng(5)
-    covered = 0
-    for seed in range(100):
-        values = (generator.random((100, 1)) < 0.3).astype(float)
-        low, high = bootstrap(lambda y, _: float(y.mean()), values, values, draws=300, level=0.9, seed=seed)
-        covered += low <= 0.3 <= high
-    assert 80 <= covered <= 98
+    for metric in (mean_average_precision, micro_average_precision, auroc, top1, macro_f1):
+        assert metric(labels, perfect) == 1.0, metric
+    assert ece(labels, perfect) < 1e-6

@@ -14,14 +14,14 @@ from featcache.cache import TokenCache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
 from featcache.heads import HEADS, load
-from featcache.heads.batch import Batch, Scratch
-from featcache.heads.data import Sealed
-from featcache.heads.experiment import open_experiment
-from featcache.heads.feed import epoch_order, num_batches, read_ahead, train_steps
-from featcache.heads.probe import probe
-from featcache.heads.results import read_results
-from featcache.heads.splits import hold_out
-from featcache.heads.trial import Trial
+from featcache.heads.data.batch import Batch, Scratch
+from featcache.heads.data.loader import epoch_order, num_batches, read_ahead, train_steps
+from featcache.heads.data.splits import hold_out
+from featcache.heads.data.tasks import Sealed
+from featcache.heads.probing.experiment import open_experiment
+from featcache.heads.probing.probe import probe
+from featcache.heads.report.results import read_results
+from featcache.heads.training.trial import Trial
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
@@ -114,8 +114,8 @@ def test_a_fold_in_a_shared_pass_is_the_fold_alone(make_tokens: Make, tmp_path: 
     made = make_tokens(single=True, folds=4)
     shared = probe(*made, heads=["protobin"], out=tmp_path, folds=True, device_cache="off", **QUICK)
     experiment = open_experiment(made[0], [made[1]], device=CPU, say=lambda line: None, folds=True)
-    from featcache.heads.bank import Bank
-    from featcache.heads.presets import UNMUTE
+    from featcache.heads.probing.presets import UNMUTE
+    from featcache.heads.training.trainer import Bank
 
     training = UNMUTE.training(experiment.tasks, seed=0, **QUICK)
     trial = Trial(head="protobin", task=2, layer=2, lr=0.02, weight_decay=1e-4, loss="cross-entropy")
@@ -304,7 +304,7 @@ def test_a_preset_of_a_paper_fixes_its_settings(make_tokens: Make, tmp_path: Pat
 @pytest.mark.shared
 def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
     """A smoke test on real sound; accuracies of full training are in docs/protocol.md."""
-    from featcache.extraction import extract
+    from featcache.extraction.extract import extract
 
     root = Path(__file__).parents[2] / "shared" / "data" / "esc10"
     files = sorted(path for path in root.rglob("*") if path.suffix in (".ogg", ".wav"))

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from featcache.errors import Interrupted
-from featcache.heads.data import Part, Sealed
-from featcache.heads.probe import probe
-from featcache.heads.results import Result, read_lines
-from featcache.heads.resume import Saver
-from featcache.heads.search import TRIALS, Plan, rungs
-from featcache.heads.study import Study
-from featcache.heads.trial import Outcome, Trial
+from featcache.heads.data.tasks import Part, Sealed
+from featcache.heads.probing.probe import probe
+from featcache.heads.probing.search import TRIALS, Plan, rungs
+from featcache.heads.probing.study import Study
+from featcache.heads.report.results import Result, read_lines
+from featcache.heads.training.resume import Saver
+from featcache.heads.training.trial import Outcome, Trial
 
 Make = Callable[..., tuple[Path, Path]]
 SEARCH: dict[str, Any] = {"search": True, "trials": 8, "seeds": 2, "epochs": 6, "batch_size": 16}

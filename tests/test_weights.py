@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from featcache.download import locate
 from featcache.errors import InputError, MismatchError, MissingError
-from featcache.weights import Checkpoint, load_checkpoint, load_into, weights_digest
+from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into, weights_digest
+from featcache.weights.download import locate
 
 State = dict[str, Tensor]
 

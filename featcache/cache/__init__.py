@@ -1,28 +1,32 @@
 """The token cache: written once, mapped at memory speed, checked, converted and reused.
 
+- ``format``: what lies on disk: layout, metadata, ledger, shard index, number formats, durable files
+- ``write``: the one writer, from clips to whole shards, and what a crash leaves
+- ``read``: ``TokenCache``, ways of reading, torch datasets, and joining a manifest
+- ``convert``: a cache derived from another without the encoder
+- ``verify``: damaged shards found and taken out
+- ``survey``: what caches are here and what one holds
+
 Names are imported when first used: looking at a cache does not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "CacheLayout": "featcache.cache.layout",
-    "CacheWriter": "featcache.cache.writer",
-    "TokenCache": "featcache.cache.reader",
-    "dequantise": "featcache.cache.quantise",
-}
+from featcache.lazy import lazy
 
-__all__ = ["CacheLayout", "CacheWriter", "TokenCache", "dequantise"]
+__all__ = ["CacheLayout", "CacheWriter", "TokenCache", "dequantize"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "CacheLayout": "featcache.cache.format.layout",
+        "CacheWriter": "featcache.cache.write.writer",
+        "TokenCache": "featcache.cache.read.reader",
+        "dequantize": "featcache.cache.format.quantize",
+    },
+)
 
 if TYPE_CHECKING:
-    from featcache.cache.layout import CacheLayout
-    from featcache.cache.quantise import dequantise
-    from featcache.cache.reader import TokenCache
-    from featcache.cache.writer import CacheWriter
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'featcache.cache' has no attribute {name!r}")
+    from featcache.cache.format.layout import CacheLayout
+    from featcache.cache.format.quantize import dequantize
+    from featcache.cache.read.reader import TokenCache
+    from featcache.cache.write.writer import CacheWriter

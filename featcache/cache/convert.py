@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from featcache.cache.layout import CacheLayout
-from featcache.cache.quantise import dequantise
-from featcache.cache.reader import TokenCache
-from featcache.cache.writer import CacheWriter
+from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.quantize import dequantize
+from featcache.cache.read.reader import TokenCache
+from featcache.cache.write.writer import CacheWriter
 from featcache.errors import InputError, unknown
 
 _CLIPS_AT_ONCE = 16
@@ -95,7 +95,7 @@ def _copy(parent: TokenCache, writer: CacheWriter, rows: Sequence[int]) -> None:
             writer.add_stored(parent.ids[row], parent.keys[row].tobytes(), parent, row)
         return
     tokens = {
-        layer: dequantise(parent.gather(rows, layer), parent.scales(rows, layer), parent.dtype)
+        layer: dequantize(parent.gather(rows, layer), parent.scales(rows, layer), parent.dtype)
         for layer in layers
     }
     vectors = {

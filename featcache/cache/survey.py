@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from featcache.cache.layout import CacheLayout
-from featcache.cache.ledger import read_ledger
-from featcache.cache.metadata import read_attributes
-from featcache.cache.recovery import shard_row_count
+from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.ledger import read_ledger
+from featcache.cache.format.metadata import read_attributes
+from featcache.cache.write.recovery import shard_row_count
 from featcache.errors import FeatcacheError, MissingError
 from featcache.records import failed_clips
 

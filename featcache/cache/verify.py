@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from featcache.cache.files import file_crc32c, writing
-from featcache.cache.layout import CacheLayout
-from featcache.cache.ledger import LEDGER, Entry, parse_line, rewrite_ledger
-from featcache.cache.lock import WriterLock
-from featcache.cache.metadata import array_document, read_attributes, write_metadata
-from featcache.cache.recovery import shard_row_count
-from featcache.cache.shard import ids_file
+from featcache.cache.format.durable import file_crc32c, writing
+from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.ledger import LEDGER, Entry, parse, rewrite_ledger
+from featcache.cache.format.metadata import array_document, read_attributes, write_metadata
+from featcache.cache.format.shard_index import ids_file
+from featcache.cache.write.lock import WriterLock
+from featcache.cache.write.recovery import shard_row_count
+from featcache.jsonl import read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +80,14 @@ def _read_ledger(path: Path) -> tuple[dict[int, Entry], list[Damage]]:
     """The entries that can be read, and the lines that cannot."""
     entries: dict[int, Entry] = {}
     damages: list[Damage] = []
-    lines = (path / LEDGER).read_bytes().splitlines(keepends=True) if (path / LEDGER).exists() else []
-    for number, line in enumerate(lines, start=1):
-        entry = parse_line(line)
+    for line in read_lines(path / LEDGER):
+        entry = parse(line)
         if entry is not None:
             if entry.shard in entries:
                 damages.append(Damage(shard=entry.shard, file=LEDGER, reason="is listed twice"))
             entries[entry.shard] = entry
-        elif line.endswith(b"\n"):  # else cut short by a crash: the next writer drops it
-            damages.append(Damage(shard=None, file=LEDGER, reason=f"line {number} cannot be read"))
+        elif not line.torn:  # else cut short by a crash: the next writer drops it
+            damages.append(Damage(shard=None, file=LEDGER, reason=f"line {line.number} cannot be read"))
     return entries, damages
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from featcache.audio import load_clip
+from featcache.audio.load import load_clip
 from featcache.datasets.mixing import Decode, Event, Recipe, Wave, bed, lay_events
 from featcache.datasets.sources import BACKGROUND, Recording, by_class
 from featcache.errors import InputError

@@ -1,11 +1,11 @@
 """ASiT: a ViT with learned positions on six seconds at 32 kHz."""
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.patches import Patches, clip_frames, clip_samples
 from featcache.encoders.positions import stretch
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
-from featcache.frontend import KaldiFbank
-from featcache.weights import load_checkpoint
+from featcache.weights.checkpoint import load_checkpoint
 
 # The heads of pre-training and a classifier.
 IGNORED = ("head_cls.", "head_recons.", "head.")

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import stretch
 from featcache.encoders.vit import freeze, heads_of
 from featcache.errors import InputError
-from featcache.frontend import KaldiFbank
-from featcache.weights import Checkpoint, load_checkpoint, load_into
+from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 IGNORED = ("classifier.",)
 

@@ -1,11 +1,11 @@
 """AudioMAE, pre-trained or fine-tuned, on timm's ViT."""
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.positions import mae_positions
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
-from featcache.frontend import KaldiFbank
-from featcache.weights import load_checkpoint
+from featcache.weights.checkpoint import load_checkpoint
 
 # Decoder and mask token of pre-training; norm after the mean and classifier of fine-tuning.
 IGNORED = ("decoder_", "mask_token", "fc_norm.", "head.")

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featcache.audio.blocks import require_samples
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.beats import BEATs, Sizes, sizes_of
 from featcache.encoders.patches import clip_frames, require_layers
 from featcache.encoders.vit import freeze
 from featcache.errors import MismatchError
-from featcache.frontend import KaldiFbank
-from featcache.waveforms import require_samples
-from featcache.weights import Checkpoint, load_checkpoint, load_into
+from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 # Classifier of fine-tuning; every layer stores the one bias table that all share; OpenBEATs counts
 # padding with convolutions, and nothing is padded here.

@@ -2,13 +2,13 @@
 
 from functools import partial
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.audiomae import IGNORED
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.positions import mae_positions
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
-from featcache.frontend import KaldiFbank
-from featcache.weights import load_checkpoint
+from featcache.weights.checkpoint import load_checkpoint
 
 
 def build_birdmae(

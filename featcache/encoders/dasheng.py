@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featcache.decibels import MelDecibels
+from featcache.audio.blocks import require_samples
+from featcache.audio.melspec import MelDecibels
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
 from featcache.encoders.patches import clip_samples, require_layers
 from featcache.encoders.vit import freeze, heads_of
 from featcache.errors import InputError
-from featcache.waveforms import require_samples
-from featcache.weights import Checkpoint, load_checkpoint, load_into
+from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 # Classifier of the AudioSet fine-tuning.
 IGNORED = ("outputlayer.",)

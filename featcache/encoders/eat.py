@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import sincos
 from featcache.encoders.vit import freeze, heads_of
-from featcache.frontend import KaldiFbank
-from featcache.weights import Checkpoint, load_checkpoint, load_into
+from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 # Decoder of pre-training, the teacher where it is not nested, classifier of fine-tuning.
 IGNORED = ("decoder.", "_ema.", "fc_norm.", "head.")

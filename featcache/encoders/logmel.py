@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from featcache.audio.fbank import LOG_FLOOR, KaldiFbank
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.errors import InputError
-from featcache.frontend import LOG_FLOOR, KaldiFbank
 
 
 class LogMel(PatchEncoder):

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from featcache.audio.blocks import require_samples
+from featcache.audio.fbank import KaldiFbank
 from featcache.errors import InputError
-from featcache.frontend import KaldiFbank
-from featcache.waveforms import require_samples
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,12 @@
 """From a name to an encoder: built in, of timm, of a user's file, or of an installed package."""
 
-import sys
 from dataclasses import replace
-from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.table import ENCODERS
-from featcache.errors import InputError, MissingError, unknown
+from featcache.errors import InputError, unknown
+from featcache.plugins import entry_point, entry_point_names, from_file
 
 ENTRY_POINTS = "featcache.encoders"
 _NEEDED = ("sample_rate", "clip_seconds", "grid", "dim", "depth", "has_cls")
@@ -38,16 +35,16 @@ def encoder_spec(name: str) -> EncoderSpec:
 
         return timm_spec(name)
     if ".py:" in name:
-        return _described(name, _from_file(name))
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name == name:
-            return _described(name, point.load())
+        return _described(name, from_file(name, "encoder"))
+    target = entry_point(ENTRY_POINTS, name)
+    if target is not None:
+        return _described(name, target)
     raise unknown("encoder", name, encoder_names())
 
 
 def encoder_names() -> list[str]:
     """The built-in encoders, then those of installed packages."""
-    installed = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    installed = entry_point_names(ENTRY_POINTS)
     return [*ENCODERS, *sorted(installed - ENCODERS.keys())]
 
 
@@ -68,29 +65,14 @@ def build_encoder(name: str, weights: str | None = None, clip_seconds: float | N
     spec = encoder_spec(name)
     weights = weights or spec.weights
     if weights is None and spec.needs_weights:
-        raise InputError(f"the weights of {name} have no address to fetch them from; give --weights PATH")
+        raise InputError(
+            f"the weights of {name} have no address to fetch them from; give their path", options=("weights",)
+        )
     encoder = spec.build(weights, clip_seconds)
     missing = [member for member in _MEMBERS if not hasattr(encoder, member)]
     if missing:
         raise InputError(f"{name} lacks {', '.join(missing)}; {_HOW}")
     return encoder
-
-
-def _from_file(name: str) -> Any:
-    file, attribute = name.rsplit(":", 1)
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise MissingError(f"no encoder file at {path}; write path/to/file.py:Class")
-    spec = spec_from_file_location(f"featcache_encoder_{path.stem}", path)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    if not hasattr(module, attribute):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"{path} has no {attribute}; it has: {', '.join(sorted(classes)) or 'no class'}")
-    return getattr(module, attribute)
 
 
 def _described(name: str, target: Any) -> EncoderSpec:

@@ -8,13 +8,13 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from featcache.download import unreachable
+from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.vit import ViTEncoder, freeze
 from featcache.errors import InputError, MissingError
-from featcache.frontend import KaldiFbank
-from featcache.weights import load_checkpoint, load_into
+from featcache.weights.checkpoint import load_checkpoint, load_into
+from featcache.weights.download import unreachable
 
 IGNORED = ("head.", "fc_norm.", "attn_pool.")
 

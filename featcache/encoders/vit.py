@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from featcache.encoders.base import Encoded
 from featcache.encoders.patches import PatchEncoder, Patches, require_layers
-from featcache.weights import Checkpoint, load_into
+from featcache.weights.checkpoint import Checkpoint, load_into
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

@@ -27,11 +27,11 @@ from torch.nn import functional as nn_f
 from torch.utils.data import DataLoader, Dataset
 
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
-from featcache.heads.bank import Bank
-from featcache.heads.experiment import Experiment, open_experiment
-from featcache.heads.losses import build_loss
-from featcache.heads.scoring import score_stack
-from featcache.heads.trial import Training, Trial
+from featcache.heads.probing.experiment import Experiment, open_experiment
+from featcache.heads.training.losses import build_loss
+from featcache.heads.training.trainer import Bank
+from featcache.heads.training.trial import Training, Trial
+from featcache.heads.training.validation import score_stack
 
 
 @dataclass(frozen=True)
@@ -156,18 +156,18 @@ def plain(experiment: Experiment, own: Sequence[Trial], training: Training) -> l
     for trial in own:
         torch.manual_seed(trial.seed)
         head = NAIVE[trial.head](cache.dim, len(task.classes)).to(device)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=trial.lr, weight_decay=trial.weight_decay)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=trial.lr, weight_decay=trial.weight_decay)
         train = DataLoader(
             Clips(cache, task.train.rows, task.train.targets), training.batch_size, shuffle=True
         )
         valid = DataLoader(Clips(cache, task.valid.rows, task.valid.targets), training.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.epochs * len(train))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs * len(train))
         loss = build_loss(trial.loss)
         for _ in range(training.epochs):
             for tokens, targets in train:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss(head(tokens.to(device)), targets.to(device)).backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
             with torch.no_grad():
                 logits = torch.cat([head(tokens.to(device)) for tokens, _ in valid])

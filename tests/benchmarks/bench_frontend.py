@@ -21,9 +21,9 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from featcache.decibels import MelDecibels
-from featcache.frontend import KaldiFbank
-from featcache.mel import in_bands, kaldi_bank
+from featcache.audio.fbank import KaldiFbank
+from featcache.audio.mel import in_bands, kaldi_bank
+from featcache.audio.melspec import MelDecibels
 
 Bank = Callable[[Sequence[Tensor]], list[Tensor]]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nn_f
 
 from featcache.heads.binarize import binarize
-from featcache.heads.matching import engine, match
+from featcache.heads.matching.match import engine, match
 
 SMALL = {"cpu": ((8, 128, 768, 200),), "cuda": ((8, 128, 768, 200),)}
 FULL = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from featcache.extraction import extract
+from featcache.extraction.extract import extract
 from featcache.manifest import Clip, Manifest
 
 RATE, SECONDS = 16_000, 0.2

@@ -22,13 +22,13 @@ from pathlib import Path
 
 from featcache.datasets.soundscapes import compose
 from featcache.datasets.sources import esc10_sources
-from featcache.extraction import extract
-from featcache.heads.feed import num_batches
-from featcache.heads.presets import preset_named
-from featcache.heads.probe import probe
-from featcache.heads.results import Result, read_results
-from featcache.heads.summary import Cell, cells
-from featcache.heads.table import HEADS
+from featcache.extraction.extract import extract
+from featcache.heads.data.loader import num_batches
+from featcache.heads.probing.presets import preset_named
+from featcache.heads.probing.probe import probe
+from featcache.heads.registry import HEADS
+from featcache.heads.report.results import Result, read_results
+from featcache.heads.report.summary import Cell, cells
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 COUNTS = {"train": 300, "valid": 100, "test": 200}

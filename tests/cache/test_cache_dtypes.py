@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from featcache.cache import CacheWriter, TokenCache, dequantise
-from featcache.cache.dtypes import STORE_DTYPES, store_dtype
-from featcache.cache.quantise import quantise
+from featcache.cache import CacheWriter, TokenCache, dequantize
+from featcache.cache.format.dtypes import STORE_DTYPES, store_dtype
+from featcache.cache.format.quantize import quantize
 from featcache.errors import InputError
 
 # Largest error of a value, as a fraction of its token's largest magnitude: half of the last bit kept.
@@ -23,7 +23,7 @@ def test_tokens_come_back_within_the_dtypes_error(
 ) -> None:
     cache = make_cache(10, dtype=dtype, codec=codec)
     rows = [9, 0, 4]
-    tokens = dequantise(cache.gather(rows), cache.scales(rows), dtype).float()
+    tokens = dequantize(cache.gather(rows), cache.scales(rows), dtype).float()
     for stored, row in zip(tokens, rows, strict=True):
         original = clips.tokens(row)
         limit = ERRORS[dtype] * original.abs().amax(dim=1, keepdim=True) * 1.001
@@ -32,23 +32,23 @@ def test_tokens_come_back_within_the_dtypes_error(
 
 
 def test_int4_packs_the_even_value_into_the_low_half() -> None:
-    packed, scale = quantise(torch.tensor([[1.0, -7.0, 3.0, 0.0]]), store_dtype("int4"))
+    packed, scale = quantize(torch.tensor([[1.0, -7.0, 3.0, 0.0]]), store_dtype("int4"))
     assert scale.item() == 1.0
     assert packed.tolist() == [[0x91, 0x03]]  # -7 is 9 in four bits of two's complement
-    assert dequantise(packed[None], scale[None], "int4").tolist() == [[[1.0, -7.0, 3.0, 0.0]]]
+    assert dequantize(packed[None], scale[None], "int4").tolist() == [[[1.0, -7.0, 3.0, 0.0]]]
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_a_token_of_zeros_stays_zero(dtype: str) -> None:
-    integers, scale = quantise(torch.zeros(2, 4), store_dtype(dtype))
-    assert (dequantise(integers, scale, dtype) == 0).all()
+    integers, scale = quantize(torch.zeros(2, 4), store_dtype(dtype))
+    assert (dequantize(integers, scale, dtype) == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_quantised_values_are_the_nearest_steps(dtype: str) -> None:
     tokens = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)) * 100
-    integers, scale = quantise(tokens, store_dtype(dtype))
-    back = dequantise(integers, scale, dtype)
+    integers, scale = quantize(tokens, store_dtype(dtype))
+    back = dequantize(integers, scale, dtype)
     steps = STORE_DTYPES[dtype].steps
     for token, row in zip(tokens.numpy(), back.numpy(), strict=True):
         grid = np.arange(-steps, steps + 1) * np.abs(token).max() / steps
@@ -58,7 +58,7 @@ def test_quantised_values_are_the_nearest_steps(dtype: str) -> None:
 
 def test_quantised_tokens_without_scales_are_refused() -> None:
     with pytest.raises(InputError, match=r"int8 tokens need their scales; take them from TokenCache.scales"):
-        dequantise(torch.zeros(1, 2, 2, dtype=torch.int8), None, "int8")
+        dequantize(torch.zeros(1, 2, 2, dtype=torch.int8), None, "int8")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_largest_values_are_stored(
     with CacheWriter.create_or_open(cache.path, cache.layout) as writer:
         writer.add("loud", clips.key(0), {3: torch.full((6, 8), -value)}, None, 6)
     cache = TokenCache.open(cache.path)
-    read = dequantise(cache.gather([0]), cache.scales([0]), dtype).float()
+    read = dequantize(cache.gather([0]), cache.scales([0]), dtype).float()
     assert torch.allclose(read, torch.tensor(-stored), rtol=1e-6)
 
 

@@ -11,7 +11,7 @@ import tensorstore
 import zarr
 
 from featcache.cache import TokenCache
-from featcache.cache.dtypes import STORE_DTYPES
+from featcache.cache.format.dtypes import STORE_DTYPES
 
 MakeCache = Callable[..., TokenCache]
 STORES = [(dtype, codec) for dtype in STORE_DTYPES for codec in (None, "zstd", "blosc")]

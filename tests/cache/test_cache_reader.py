@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from featcache.cache import CacheWriter, TokenCache
-from featcache.cache.shard import encode_index
+from featcache.cache.format.shard_index import encode_index
 from featcache.errors import CacheError, InputError, MissingError
 
 MakeCache = Callable[..., TokenCache]
@@ -40,7 +40,7 @@ def test_gather_gives_the_clips_in_the_order_asked_for(
 def test_large_batches_are_shared_between_threads(
     make_cache: MakeCache, clips: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.cache import access
+    from featcache.cache.read import access
 
     monkeypatch.setattr(access, "_COPY_MIN_BYTES", 0)
     cache = make_cache(10, dtype="float32")
@@ -146,7 +146,7 @@ def test_auto_takes_pread_where_it_is_clearly_faster(
 ) -> None:
     import time
 
-    from featcache.cache import choose
+    from featcache.cache.read import choose
 
     class SlowMap(choose.MapAccess):
         def read(self, *arguments: Any) -> None:

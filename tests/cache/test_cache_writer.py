@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from featcache.cache import CacheWriter, TokenCache, lock
-from featcache.cache.open_shard import OpenShard
-from featcache.cache.shard_queue import ShardQueue
+from featcache.cache import CacheWriter, TokenCache
+from featcache.cache.write import lock
+from featcache.cache.write.open_shard import OpenShard
+from featcache.cache.write.shard_queue import ShardQueue
 from featcache.errors import CacheError, InputError, MismatchError
 
 MakeCache = Callable[..., TokenCache]
@@ -136,7 +137,7 @@ def test_a_second_writer_is_refused_with_the_owner(make_cache: MakeCache, clips:
         with pytest.raises(CacheError, match=message):
             CacheWriter.create_or_open(path, clips.layout())
         script = (
-            "import sys; from featcache.cache.lock import WriterLock; from pathlib import Path\n"
+            "import sys; from featcache.cache.write.lock import WriterLock; from pathlib import Path\n"
             "WriterLock(Path(sys.argv[1]))"
         )
         other = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
@@ -170,7 +171,7 @@ def test_without_flock_the_text_of_the_lock_decides(
 def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
     """A decoding worker may outlive its killed parent; the next run must not wait for it."""
     script = (
-        "import os, sys, time; from pathlib import Path; from featcache.cache.lock import WriterLock\n"
+        "import os, sys, time; from pathlib import Path; from featcache.cache.write.lock import WriterLock\n"
         "lock = WriterLock(Path(sys.argv[1]))\n"
         "child = os.fork()\n"
         "if child == 0: os.close(1); time.sleep(60)\n"

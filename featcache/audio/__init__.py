@@ -1,0 +1,28 @@
+"""From audio files to spectrograms.
+
+- ``load``: one segment of one file as a mono waveform at a given rate
+- ``decode_ahead``: many of them, in order, on threads
+- ``fbank``: Kaldi's log-mel filter bank
+- ``melspec``: mel spectrograms in decibels (Dasheng's input)
+- ``blocks``: waveforms in blocks that share a batch
+"""
+
+from typing import TYPE_CHECKING
+
+from featcache.lazy import lazy
+
+__all__ = ["KaldiFbank", "MelDecibels", "duration", "load_clip"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "KaldiFbank": "featcache.audio.fbank",
+        "MelDecibels": "featcache.audio.melspec",
+        "duration": "featcache.audio.load",
+        "load_clip": "featcache.audio.load",
+    },
+)
+
+if TYPE_CHECKING:
+    from featcache.audio.fbank import KaldiFbank
+    from featcache.audio.load import duration, load_clip
+    from featcache.audio.melspec import MelDecibels

@@ -1,0 +1,47 @@
+"""Decode clips ahead of the encoder, in order, on threads.
+
+Decoding and resampling let go of the interpreter lock, so threads are enough; a process pool
+would copy every waveform once more and cannot be forked safely once CUDA is up.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from featcache.audio.load import Decoded, load_clip
+from featcache.errors import AudioError
+from featcache.manifest import Clip
+
+
+def decode_ahead(
+    clips: Sequence[Clip], *, sample_rate: int, max_seconds: float, workers: int, ahead: int
+) -> Iterator[tuple[Clip, Decoded | AudioError]]:
+    """Yield each clip, in order, with its waveform or the reason why it has none.
+
+    Args:
+        workers: threads
+        ahead: clips decoded before they are asked for
+    """
+
+    def decode(clip: Clip) -> Decoded | AudioError:
+        try:
+            return load_clip(
+                clip.path, sample_rate=sample_rate, start=clip.start, end=clip.end, max_seconds=max_seconds
+            )
+        except AudioError as error:
+            return error
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        rest = iter(clips)
+        queue: deque[tuple[Clip, Future[Decoded | AudioError]]] = deque(
+            (clip, pool.submit(decode, clip)) for clip in islice(rest, ahead + 1)
+        )
+        while queue:
+            clip, future = queue.popleft()
+            result = future.result()
+            queue.extend((following, pool.submit(decode, following)) for following in islice(rest, 1))
+            yield clip, result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

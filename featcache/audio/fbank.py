@@ -1,0 +1,143 @@
+"""Waveforms to log-mel spectrograms: batched, in float32, on the device of the waveforms.
+
+Each spectrogram depends on its own waveform alone; a batch only saves overhead.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from featcache.audio.blocks import device_type, in_blocks, require_samples
+from featcache.audio.mel import Bands, in_bands, kaldi_bank
+
+EPSILON = 1.1920928955078125e-07  # float32 eps: Kaldi's floor of a mel energy
+LOG_FLOOR = math.log(EPSILON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KaldiFbank:
+    """Kaldi's log-mel filter bank, as torchaudio computes it for one clip, for many.
+
+    Frames of 25 ms every 10 ms that lie wholly inside the waveform. In each frame: remove the
+    mean, pre-emphasis 0.97, window, power spectrum, mel triangles from 20 Hz to Nyquist, log.
+
+    Source:
+        torchaudio 2.11 ``compliance.kaldi.fbank(num_mel_bins=..., window_type=..., dither=0.0)``
+
+    >>> fbank = KaldiFbank(sample_rate=16_000)
+    >>> [tuple(f.shape) for f in fbank([torch.zeros(16_000), torch.zeros(8_000)])]
+    [(98, 128), (48, 128)]
+    """
+
+    sample_rate: int  # [Hz]
+    window: str = "hanning"  # or "povey": hanning ** 0.85, Kaldi's own
+    num_mels: int = 128
+    gain: float = 1.0  # on the waveform: 2**15 where the authors feed 16-bit integers
+    remove_mean: bool = True  # of the whole waveform, before framing
+
+    @property
+    def frame_length(self) -> int:
+        """[samples]"""
+        return self.sample_rate // 40
+
+    @property
+    def frame_shift(self) -> int:
+        """[samples]"""
+        return self.sample_rate // 100
+
+    def num_frames(self, num_samples: int) -> int:
+        """How many frames a waveform gives.
+
+        >>> KaldiFbank(sample_rate=16_000).num_frames(160_000)
+        998
+        """
+        return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+
+    def __call__(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Natural logarithms of the mel energies of each waveform.
+
+        Shape:
+            - waveforms: (L_i,) each, in [-1, 1]
+            - output: (num_frames(L_i), num_mels) each, float32
+
+        Raises:
+            AudioError: a waveform is shorter than one frame.
+        """
+        for waveform in waveforms:
+            require_samples(
+                len(waveform), self.frame_length, self.sample_rate, "one frame of the filter bank"
+            )
+        with torch.no_grad(), torch.autocast(device_type(waveforms), enabled=False):
+            blocks = in_blocks([self._prepare(waveform) for waveform in waveforms], self.num_frames)
+            scratch = _Scratch(self.frame_length)
+            return [log_mel for block in blocks for log_mel in self._log_mel(block, scratch)]
+
+    def _prepare(self, waveform: Tensor) -> Tensor:
+        waveform = waveform.float()
+        if self.remove_mean:
+            # A float32 sum depends on the number of threads, enough to move tokens by 7e-5.
+            exact = torch.float32 if waveform.device.type == "mps" else torch.float64  # MPS has no float64
+            waveform = waveform - waveform.mean(dtype=exact).float()
+        return waveform * self.gain if self.gain != 1.0 else waveform
+
+    def _log_mel(self, waveforms: list[Tensor], scratch: "_Scratch") -> list[Tensor]:
+        window, bands = _tables(self.sample_rate, self.window, self.num_mels, waveforms[0].device)
+        alone = len(waveforms) == 1  # no copy then
+        batch = waveforms[0][None] if alone else pad_sequence(waveforms, batch_first=True)
+        frames = batch.unfold(1, self.frame_length, self.frame_shift)  # (B, T, frame_length)
+        B, T, length = frames.shape
+        buffers = scratch.take(B * T, batch.device)
+        # Up to the FFT the roundings are torchaudio's own, operation by operation: near the floor a
+        # faster order of the same arithmetic moves single bins by 2e-3, and tokens beyond 2e-5.
+        centred = torch.sub(frames, frames.mean(-1, keepdim=True), out=buffers.centred.view(B, T, length))
+        centred = centred.view(B * T, length)
+        torch.mul(centred[:, :-1], 0.97, out=buffers.delayed)
+        # Both windows are zero at a frame's first sample, where pre-emphasis has no sample before.
+        torch.sub(centred[:, 1:], buffers.delayed, out=buffers.padded[:, 1:length]).mul_(window[1:])
+        torch.fft.rfft(buffers.padded, out=buffers.spectrum)
+        squares = torch.view_as_real(buffers.spectrum).flatten(1).square_()  # re, im, re, im …
+        log_mels = squares.new_empty(B * T, self.num_mels)
+        for (begin, end, band), out in zip(bands, log_mels.tensor_split(len(bands), dim=1), strict=True):
+            torch.mm(squares[:, begin:end], band, out=out)
+        log_mels.clamp_min_(EPSILON).log_()
+        counts = [self.num_frames(len(waveform)) for waveform in waveforms]
+        return [clip[:count] for clip, count in zip(log_mels.view(B, T, -1), counts, strict=True)]
+
+
+class _Scratch:
+    """Buffers that the blocks of one call share.
+
+    Fresh ones would come from the system page by page, at a third of the time of the whole.
+    """
+
+    def __init__(self, frame_length: int) -> None:
+        self.frame_length, self.fft_length = frame_length, 2 ** math.ceil(math.log2(frame_length))
+        self.rows = 0
+
+    def take(self, rows: int, device: torch.device) -> "_Scratch":
+        """Room for so many frames; what lies outside the window in ``padded`` stays zero."""
+        if rows > self.rows:
+            self.rows = rows
+            self._centred = torch.empty(rows, self.frame_length, device=device)
+            self._delayed = torch.empty(rows, self.frame_length - 1, device=device)
+            self._padded = torch.zeros(rows, self.fft_length, device=device)
+            bins = self.fft_length // 2 + 1
+            self._spectrum = torch.empty(rows, bins, dtype=torch.complex64, device=device)
+        self.centred, self.delayed = self._centred[:rows], self._delayed[:rows]
+        self.padded, self.spectrum = self._padded[:rows], self._spectrum[:rows]
+        return self
+
+
+@lru_cache(maxsize=32)
+def _tables(sample_rate: int, window: str, num_mels: int, device: torch.device) -> tuple[Tensor, Bands]:
+    """Window (frame_length,) and mel bank of one setting."""
+    length = sample_rate // 40
+    num_bins = 2 ** math.ceil(math.log2(length)) // 2  # below Nyquist, which has no weight
+    hann = torch.hann_window(length, periodic=False)
+    bands = in_bands(kaldi_bank(sample_rate, num_bins, num_mels).to(device))
+    return (hann if window == "hanning" else hann**0.85).to(device), bands

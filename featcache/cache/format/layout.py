@@ -1,0 +1,145 @@
+"""What a token cache holds: which arrays, of which shape, and how many clips to a shard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from featcache.cache.format.codecs import codec_named
+from featcache.cache.format.dtypes import StoreDtype, store_dtype
+from featcache.errors import InputError
+
+# A shard is what a crash can lose, what becomes durable in one go and what verify reports: some
+# seconds of encoding.
+SHARD_BYTES = 192 * 2**20
+MAX_SHARD_CLIPS = 4096
+KEY_BYTES = 16
+
+_ITEM_BYTES = {"float16": 2, "float32": 4, "uint16": 2, "int8": 1, "uint8": 1, "int32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """One Zarr array of a cache; axis 0 counts clips."""
+
+    name: str  # path in the group, "tokens/12"
+    row_shape: tuple[int, ...]  # of one clip
+    zarr: str  # Zarr data type
+    axes: tuple[str, ...]  # names of all axes
+    sharded: bool = False  # one inner chunk a clip, with an index; else one plain chunk a shard
+    codec: str | None = None  # compressor of the inner chunks
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element."""
+        return _ITEM_BYTES[self.zarr]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one clip, uncompressed."""
+        return self.item_bytes * prod(self.row_shape)
+
+    def chunk_file(self, shard: int) -> str:
+        """Path below the cache of the file that holds this shard."""
+        return f"{self.name}/c.{shard}" + ".0" * len(self.row_shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheLayout:
+    """What fixes the shape of a cache and the identity of its tokens."""
+
+    fingerprint: dict[str, Any]  # encoder, weights, preprocessing, numerics: JSON values
+    layers: tuple[int, ...]
+    num_tokens: int  # N of a full clip
+    dim: int
+    grid: tuple[int, int]  # (F, T), N = F * T
+    has_cls: bool
+    dtype: str = "float16"
+    codec: str | None = None
+    shard_clips: int | None = None  # None: so that a shard of all layers is about 192 MB
+
+    def __post_init__(self) -> None:
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise InputError(f"a cache needs one or more different layers, not {self.layers}")
+        if self.shard_clips is not None and self.shard_clips < 1:
+            raise InputError(f"shard_clips must be 1 or more, not {self.shard_clips}")
+        self.store.packed(self.dim)
+        codec_named(self.codec)
+
+    @property
+    def store(self) -> StoreDtype:
+        """The storage format of the tokens."""
+        return store_dtype(self.dtype)
+
+    @property
+    def shard_rows(self) -> int:
+        """S: clips in a full shard."""
+        if self.shard_clips is not None:
+            return self.shard_clips
+        clip_bytes = sum(self.tokens(layer).row_bytes for layer in self.layers)
+        return min(max(SHARD_BYTES // clip_bytes, 1), MAX_SHARD_CLIPS)
+
+    def tokens(self, layer: int) -> ArraySpec:
+        """The token array of a layer."""
+        shape = (self.num_tokens, self.store.packed(self.dim))
+        axes = ("clip", "token", "byte" if self.store.bits == 4 else "dim")
+        return ArraySpec(
+            name=f"tokens/{layer}",
+            row_shape=shape,
+            zarr=self.store.zarr,
+            axes=axes,
+            sharded=True,
+            codec=self.codec,
+        )
+
+    def scale(self, layer: int) -> ArraySpec:
+        """The scales of a layer's tokens; only int8 and int4 caches have them."""
+        return ArraySpec(
+            name=f"scale/{layer}", row_shape=(self.num_tokens,), zarr="float32", axes=("clip", "token")
+        )
+
+    def vector(self, kind: str, layer: int) -> ArraySpec:
+        """The array of a layer's "mean" or "cls"."""
+        return ArraySpec(name=f"{kind}/{layer}", row_shape=(self.dim,), zarr="float32", axes=("clip", "dim"))
+
+    def arrays(self) -> list[ArraySpec]:
+        """Every array of the cache, in the order in which a shard's files are written."""
+        specs = [self.tokens(layer) for layer in self.layers]
+        if self.store.scaled:
+            specs += [self.scale(layer) for layer in self.layers]
+        for kind in ("cls", "mean") if self.has_cls else ("mean",):
+            specs += [self.vector(kind, layer) for layer in self.layers]
+        return [*specs, VALID, CLIP_KEY]
+
+    def attributes(self) -> dict[str, Any]:
+        """The part of the group's attributes that this layout fixes."""
+        return {
+            "format": 1,
+            "fingerprint": self.fingerprint,
+            "store": {"dtype": self.dtype, "codec": self.codec, "shard_clips": self.shard_rows},
+            "grid": list(self.grid),
+            "num_tokens": self.num_tokens,
+            "dim": self.dim,
+            "layers": list(self.layers),
+            "has_cls": self.has_cls,
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "CacheLayout":
+        """The layout that ``attributes`` came from."""
+        frequency, time = attributes["grid"]
+        return cls(
+            fingerprint=attributes["fingerprint"],
+            layers=tuple(attributes["layers"]),
+            num_tokens=attributes["num_tokens"],
+            dim=attributes["dim"],
+            grid=(frequency, time),
+            has_cls=attributes["has_cls"],
+            dtype=attributes["store"]["dtype"],
+            codec=attributes["store"]["codec"],
+            shard_clips=attributes["store"]["shard_clips"],
+        )
+
+
+VALID = ArraySpec(name="valid", row_shape=(), zarr="int32", axes=("clip",))
+CLIP_KEY = ArraySpec(name="clip_key", row_shape=(KEY_BYTES,), zarr="uint8", axes=("clip", "byte"))

@@ -1,0 +1,106 @@
+"""The Zarr v3 metadata of a cache: what makes it an ordinary group to any Zarr client."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from featcache.cache.format.codecs import codec_named
+from featcache.cache.format.durable import replace_file
+from featcache.cache.format.layout import ArraySpec, CacheLayout
+from featcache.errors import CacheError, MissingError
+
+FORMAT = 1
+
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The ``featcache`` attributes of the group at ``path``.
+
+    Raises:
+        MissingError: there is no token cache.
+        CacheError: there is something else, or a cache of a later format.
+    """
+    try:
+        document = json.loads((path / "zarr.json").read_text())
+        attributes: dict[str, Any] = document["attributes"]["featcache"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(f"no token cache at {path}; create one with 'featcache extract'") from None
+    except (ValueError, KeyError, TypeError):
+        raise CacheError(f"{path} is not a token cache: its zarr.json has no featcache attributes") from None
+    if attributes.get("format") != FORMAT:
+        raise CacheError(
+            f"{path} has cache format {attributes.get('format')}, this featcache reads format {FORMAT}; "
+            "install the version that wrote it"
+        )
+    return attributes
+
+
+def write_metadata(
+    path: Path, layout: CacheLayout, attributes: dict[str, Any], rows: int, *, durable: bool
+) -> None:
+    """Write every zarr.json for arrays of ``rows`` rows.
+
+    The group comes last and repeats the arrays (consolidated metadata), so that listing the group
+    does not stumble over the ledger and the ids, which Zarr does not know.
+    """
+    arrays = {spec.name: array_document(spec, rows, layout.shard_rows) for spec in layout.arrays()}
+    groups = {name.split("/")[0]: _group_document({}) for name in arrays if "/" in name}
+    nodes = {**groups, **arrays}
+    for name, document in nodes.items():
+        (path / name).mkdir(parents=True, exist_ok=True)
+        _write_document(path / name, document, durable)
+    group = _group_document({"featcache": attributes})
+    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    _write_document(path, group, durable)
+
+
+def array_document(spec: ArraySpec, rows: int, shard_rows: int) -> dict[str, Any]:
+    """The zarr.json of one array."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *spec.row_shape],
+        "data_type": spec.zarr,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [shard_rows, *spec.row_shape]},
+        },
+        # With dots a shard is one file in its array's directory: a third of the inodes and
+        # of the directory syncs that "c/<shard>/0/0" takes.
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": 0.0 if spec.zarr.startswith("float") else 0,
+        "codecs": [_sharding(spec)] if spec.sharded else [_byte_codec(spec)],
+        "dimension_names": list(spec.axes),
+        "attributes": {},
+    }
+
+
+def _sharding(spec: ArraySpec) -> dict[str, Any]:
+    compressor = codec_named(spec.codec)
+    compressors = (
+        [{"name": compressor.name, "configuration": compressor.configuration(spec.item_bytes)}]
+        if compressor
+        else []
+    )
+    return {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [1, *spec.row_shape],
+            "codecs": [_byte_codec(spec), *compressors],
+            "index_codecs": [_BYTES, {"name": "crc32c"}],
+            "index_location": "end",
+        },
+    }
+
+
+def _byte_codec(spec: ArraySpec) -> dict[str, Any]:
+    return _BYTES if spec.item_bytes > 1 else {"name": "bytes"}
+
+
+def _group_document(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _write_document(node: Path, document: dict[str, Any], durable: bool) -> None:
+    replace_file(node / "zarr.json", (json.dumps(document, indent=1) + "\n").encode(), durable)

@@ -1,0 +1,63 @@
+"""From floats to the integers of int8 and int4 caches, and back."""
+
+import torch
+from torch import Tensor
+
+from featcache.cache.format.dtypes import StoreDtype, store_dtype
+from featcache.errors import InputError
+
+
+def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
+
+    Args:
+        work: memory to compute in
+
+    Shape:
+        - tokens: (n, D) floats
+        - work: (n, D) float32
+        - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
+
+    >>> integers, scale = quantize(torch.tensor([[1.27, -0.5]]), store_dtype("int8"))
+    >>> integers.tolist(), round(scale.item(), 4)
+    ([[127, -50]], 0.01)
+    """
+    values = tokens.float() if work is None else work.copy_(tokens)
+    scale = torch.maximum(values.amax(dim=1), -values.amin(dim=1)).abs() / dtype.steps  # (n,)
+    # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
+    divisor = scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    values = torch.div(values, divisor, out=work).round_()
+    integers = values.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
+    return (_pack_int4(integers) if dtype.bits == 4 else integers), scale
+
+
+def dequantize(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
+    """Stored tokens as floats, on whatever device they are.
+
+    float16, bfloat16 and float32 tokens come back as they are; int8 and int4 as float32.
+
+    Shape:
+        - tokens: (..., N, D) as gathered; (..., N, D / 2) for int4
+        - scale: (..., N) or None
+        - output: (..., N, D)
+    """
+    dtype = store_dtype(dtype_name)
+    if not dtype.scaled:
+        return tokens
+    if scale is None:
+        raise InputError(f"{dtype_name} tokens need their scales; take them from TokenCache.scales(rows)")
+    integers = _unpack_int4(tokens) if dtype.bits == 4 else tokens
+    return integers.float() * scale[..., None]
+
+
+def _pack_int4(integers: Tensor) -> Tensor:
+    """(n, D) int8 in -7..7 to (n, D / 2) uint8: two's complement nibbles, the even value low."""
+    nibbles = (integers & 0x0F).view(torch.uint8)
+    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+
+
+def _unpack_int4(packed: Tensor) -> Tensor:
+    """(..., D / 2) uint8 to (..., D) int8 in -7..7."""
+    high = packed.view(torch.int8) >> 4  # arithmetic: keeps the sign
+    low = (packed << 4).view(torch.int8) >> 4
+    return torch.stack((low, high), dim=-1).flatten(-2)

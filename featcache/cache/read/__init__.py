@@ -1,0 +1,10 @@
+"""Reading a cache at memory speed.
+
+- ``reader``: ``TokenCache``, the entry
+- ``access``, ``preload``: mapped, by pread, or whole in memory; ``choose`` picks one
+- ``shard_files``: open shard files, no more of them than allowed
+- ``columns``: where each clip lies, and the small arrays
+- ``dataset``: torch datasets, with a manifest's labels if wanted
+- ``join``: a manifest's clips found in a cache
+- ``threads``: threads that share a loop
+"""

@@ -1,0 +1,82 @@
+"""Where each clip lies, and the small arrays of a cache read whole: vectors, counts, keys and ids."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.cache.format.layout import ArraySpec
+from featcache.cache.format.shard_index import REPAIR, ids_file
+from featcache.errors import CacheError
+
+Place = tuple[int, int]  # (shard, slot)
+
+
+class ClipIndex:
+    """The finished clips in shard order; holes at the end of a partly filled shard are skipped."""
+
+    def __init__(self, counts: Mapping[int, int]) -> None:
+        self.shards = sorted(counts)
+        self.counts = [counts[shard] for shard in self.shards]
+        self._numbers = np.array(self.shards, dtype=np.int64)
+        self._ends = np.cumsum(self.counts, dtype=np.int64)  # after the last clip of each shard
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.shards else 0
+
+    def check(self, rows: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """The rows as an array.
+
+        Raises:
+            IndexError: a row is not in 0..len-1.
+        """
+        clips = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if clips.size and (clips.min() < 0 or clips.max() >= len(self)):
+            raise IndexError(f"rows {clips.min()}..{clips.max()} of a cache with {len(self)} clips")
+        return clips
+
+    def places(self, rows: Sequence[int]) -> list[Place]:
+        """Where these clips are.
+
+        Raises:
+            IndexError: a row is not in 0..len-1.
+        """
+        clips = self.check(rows)
+        position = np.searchsorted(self._ends, clips, side="right")
+        starts = self._ends[position] - np.asarray(self.counts, dtype=np.int64)[position]
+        return list(zip(self._numbers[position].tolist(), (clips - starts).tolist(), strict=True))
+
+
+def read_column(path: Path, spec: ArraySpec, clips: ClipIndex) -> "np.ndarray[Any, Any]":
+    """One array without its holes: (n, *row_shape).
+
+    Raises:
+        CacheError: a file is missing or cut short.
+    """
+    column = np.empty((len(clips), spec.row_bytes), dtype=np.uint8)
+    start = 0
+    for shard, count in zip(clips.shards, clips.counts, strict=True):
+        part = column[start : start + count]
+        name = path / spec.chunk_file(shard)
+        try:
+            with name.open("rb", buffering=0) as file:
+                read = file.readinto(part.reshape(-1).data)
+        except FileNotFoundError:
+            read = 0
+        if read != part.nbytes:
+            raise CacheError(f"{name} is missing or cut short; {REPAIR}")
+        start += count
+    return column.reshape(-1).view(spec.zarr).reshape(len(clips), *spec.row_shape)
+
+
+def read_ids(path: Path, clips: ClipIndex) -> list[str]:
+    """The ids of all clips."""
+    ids: list[str] = []
+    for shard, count in zip(clips.shards, clips.counts, strict=True):
+        try:
+            ids += json.loads((path / ids_file(shard)).read_text(encoding="utf-8"))[:count]
+        except (FileNotFoundError, ValueError):
+            raise CacheError(f"{path / ids_file(shard)} is missing or damaged; {REPAIR}") from None
+    return ids

@@ -1,0 +1,108 @@
+"""One clip in the form that is stored, in memory that is used again for later clips."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featcache.cache.format.codecs import Bytes
+from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.quantize import quantize
+from featcache.errors import InputError
+
+_TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8}
+
+
+class ClipBuffer:
+    """One clip of a cache.
+
+    Attributes:
+        id: of the clip in its manifest
+        key: 16 bytes that name its audio content
+        rows: array name -> the clip's bytes there, (row_bytes,)
+    """
+
+    def __init__(self, layout: CacheLayout) -> None:
+        self._layout = layout
+        self._arrays = {
+            spec.name: torch.empty(
+                (1, *spec.row_shape),
+                dtype=layout.store.torch if spec.sharded else _TORCH_DTYPES[spec.zarr],
+            )
+            for spec in layout.arrays()
+        }
+        self.rows: dict[str, Bytes] = {
+            name: array.view(torch.uint8).numpy().reshape(-1) for name, array in self._arrays.items()
+        }
+        # Memory that is new for each clip would cost as much as the arithmetic: its pages are faulted in.
+        self._work = torch.empty(layout.num_tokens if layout.store.scaled else 0, layout.dim)
+        self.id, self.key = "", b""
+
+    def put(
+        self,
+        clip_id: str,
+        key: bytes,
+        tokens: Mapping[int, Tensor],
+        vectors: Mapping[str, Mapping[int, Tensor]],
+        valid: int,
+    ) -> None:
+        """Take one clip; ``vectors`` are its "mean" and "cls".
+
+        Raises:
+            InputError: a token is not finite or beyond the range of the storage dtype.
+        """
+        for layer in self._layout.layers:
+            self._put_tokens(clip_id, layer, tokens[layer])
+            for kind, by_layer in vectors.items():
+                self._arrays[f"{kind}/{layer}"][0].copy_(by_layer[layer])
+        self._arrays["valid"][0] = valid
+        self._take_name(clip_id, key)
+
+    def put_stored(self, clip_id: str, key: bytes, rows: Mapping[str, Bytes]) -> None:
+        """Take one clip that is in its final form already, such as `TokenCache.stored` gives it."""
+        for name, row in self.rows.items():
+            np.copyto(row, rows[name])
+        self._take_name(clip_id, key)
+
+    def _take_name(self, clip_id: str, key: bytes) -> None:
+        self.id, self.key = clip_id, key
+        self.rows["clip_key"][:] = np.frombuffer(key, dtype=np.uint8)
+
+    def _put_tokens(self, clip_id: str, layer: int, tokens: Tensor) -> None:
+        store, n = self._layout.store, len(tokens)
+        row = self._arrays[f"tokens/{layer}"][0]
+        row[n:] = 0
+        converted = row[:n]  # infinite where a value is beyond the range: that is what tells it
+        if store.scaled:
+            scales = self._arrays[f"scale/{layer}"][0]
+            scales[n:] = 0
+            converted = scales[:n]
+            integers, scale = quantize(tokens, store, self._work[:n])
+            row[:n].copy_(integers)
+            scales[:n].copy_(scale)
+        else:
+            row[:n].copy_(tokens)
+        if not math.isfinite(_largest(converted)):
+            raise _unstorable(clip_id, layer, _largest(tokens), store.name)
+
+
+def _largest(tokens: Tensor) -> float:
+    """The largest magnitude; NaN where there is one."""
+    # aminmax is an order of magnitude faster than a norm of order infinity (0.2 against 3 ms a clip).
+    lowest, highest = torch.aminmax(tokens) if len(tokens) else (torch.zeros(()), torch.zeros(()))
+    return max(-lowest.item(), highest.item())
+
+
+def _unstorable(clip_id: str, layer: int, largest: float, dtype: str) -> InputError:
+    if not math.isfinite(largest):
+        return InputError(
+            f"clip {clip_id!r}: layer {layer} has NaN or infinite tokens; encode it in float32, "
+            "or leave the clip out"
+        )
+    return InputError(
+        f"clip {clip_id!r}: layer {layer} has a token value of {largest:g}, beyond the range of {dtype}; "
+        "store it as bfloat16 or float32",
+        options=("store_dtype",),
+    )

@@ -1,0 +1,7 @@
+"""Stage one: every clip through a frozen encoder, once, into a token cache.
+
+- ``extract``: the entry: what is run, into which cache
+- ``fill``: which clips are present, copied from another cache, or encoded
+- ``runner``: the encoder on its device, batch after batch
+- ``canaries``: stored clips encoded again, before a cache is trusted or grown
+"""

@@ -1,0 +1,161 @@
+"""Stage one: every clip of a manifest through a frozen encoder, once, into a token cache."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featcache.audio.load import RESAMPLER
+from featcache.cache import CacheLayout, CacheWriter, TokenCache
+from featcache.devices import choose_device, device_name, versions
+from featcache.encoders import build_encoder
+from featcache.encoders.base import Encoder
+from featcache.errors import InputError
+from featcache.extraction.fill import Extraction, Filler
+from featcache.extraction.runner import Runner
+from featcache.manifest import Manifest, load_manifest, write_manifest
+from featcache.manifest.digests import clip_keys
+from featcache.manifest.windows import window_manifest
+from featcache.records import add_run
+from featcache.weights.checkpoint import weights_digest
+
+WINDOWS = "windows.csv"
+
+
+def extract(
+    manifest: Manifest | str | Path,
+    *,
+    out: str | Path,
+    encoder: str | Encoder = "logmel",
+    weights: str | None = None,
+    clip_seconds: float | None = None,
+    layers: str | Sequence[int] | None = None,
+    device: str = "auto",
+    dtype: str = "fp32",
+    batch_size: int = 32,
+    workers: int | None = None,
+    store_dtype: str = "float16",
+    codec: str | None = None,
+    shard_clips: int | None = None,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    reuse: Sequence[str | Path] = (),
+    skip_failed: bool = False,
+    progress: bool = False,
+) -> Extraction:
+    """Encode the clips of ``manifest`` that ``out`` does not hold yet and store their tokens.
+
+    The same call after a crash or Ctrl-C goes on where it stopped; after more clips were added
+    to the manifest it encodes only those. Clips that cannot be decoded are listed in the result
+    and in ``failed.jsonl``, and never stored.
+
+    Args:
+        layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
+        clip_seconds: [s] length the encoder is built for; the authors' unless given
+        shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
+        window_seconds, hop_seconds: [s] split longer clips into windows instead of cutting them
+        reuse: other caches; tokens of the same fingerprint are copied instead of computed
+        skip_failed: go on where files are missing, too (decoding failures never stop the run)
+
+    Raises:
+        InputError: bad manifest, option, weights, or ``out`` holds something else.
+        Interrupted: Ctrl-C; what is finished is kept.
+    """
+    began = time.perf_counter()
+    manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    missing = manifest.missing_files()
+    if missing and not skip_failed:
+        raise InputError(
+            f"{len(missing)} of {len(manifest)} clips of {manifest.path} have no file, "
+            f"first {missing[0].path}; mend the manifest, or go on without them with skip_failed",
+            options=("skip_failed",),
+        )
+    model, name = _build(encoder, weights, clip_seconds)
+    runner = Runner(
+        model, device=choose_device(device), dtype=dtype, layers=parse_layers(layers, model.depth)
+    )
+    clips = manifest
+    if window_seconds is not None:
+        clips = window_manifest(manifest, window_seconds, hop_seconds)
+    result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
+    layout = _layout(runner, name, store_dtype, codec, shard_clips)
+    keys = clip_keys(clips.clips, progress=progress)
+    with CacheWriter.create_or_open(result.cache, layout) as writer:
+        if window_seconds is not None:
+            result.manifest = result.cache / WINDOWS
+            write_manifest(result.manifest, clips.clips)
+        add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+        filler = Filler(writer, runner, result, batch_size=batch_size, workers=workers, progress=progress)
+        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in reuse])
+    result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The layers to keep, in order: ``None``, ``"all"``, ``"1-12"``, ``"6,12"`` or numbers.
+
+    >>> parse_layers("1-3,12", 12)
+    (1, 2, 3, 12)
+    """
+    if layers is None:
+        return (depth,)
+    if layers == "all":
+        return tuple(range(1, depth + 1)) or (depth,)
+    wanted: set[int] = set()
+    try:
+        for part in layers.split(",") if isinstance(layers, str) else map(str, layers):
+            first, _, last = part.partition("-")
+            wanted.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        raise InputError(f"layers {layers!r} not understood; wanted all, 12, 1-12 or 6,12") from None
+    lowest = min(1, depth)
+    if not wanted or min(wanted) < lowest or max(wanted) > depth:
+        raise InputError(f"layers {layers!r}: this encoder has layers {lowest} to {depth}")
+    return tuple(sorted(wanted))
+
+
+def _build(encoder: str | Encoder, weights: str | None, clip_seconds: float | None) -> tuple[Encoder, str]:
+    if isinstance(encoder, str):
+        # The path to a user's file is no part of what it computes.
+        name = encoder if ".py:" not in encoder else "custom:" + encoder.rsplit(":", 1)[1]
+        return build_encoder(encoder, weights=weights, clip_seconds=clip_seconds), name
+    return encoder, f"custom:{type(encoder).__name__}"
+
+
+def _layout(
+    runner: Runner, name: str, store_dtype: str, codec: str | None, shard_clips: int | None
+) -> CacheLayout:
+    encoder = runner.encoder
+    fingerprint = {
+        "encoder": name,
+        "weights": weights_digest(encoder),
+        "settings": encoder.settings(),
+        "clip_seconds": encoder.clip_seconds,
+        "audio": {"sample_rate": encoder.sample_rate, "downmix": "mean", "resampler": RESAMPLER},
+        "layers": list(runner.layers),
+        "compute_dtype": str(runner.dtype).removeprefix("torch."),
+    }
+    rows, columns = encoder.grid
+    return CacheLayout(
+        fingerprint=fingerprint,
+        layers=runner.layers,
+        num_tokens=rows * columns,
+        dim=encoder.dim,
+        grid=encoder.grid,
+        has_cls=encoder.has_cls,
+        dtype=store_dtype,
+        codec=codec,
+        shard_clips=shard_clips,
+    )
+
+
+def _run_record(manifest: Path, runner: Runner, batch_size: int) -> dict[str, Any]:
+    """Where and with what this run computes: what a person looks for when canaries disagree."""
+    return {
+        "manifest": str(manifest.absolute()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "device": device_name(runner.device),
+        "batch_size": batch_size,
+        "versions": versions(),
+    }

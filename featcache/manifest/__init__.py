@@ -1,0 +1,22 @@
+"""Which audio, which labels, which split: read from CSV or folders, windowed, and named by content.
+
+- ``clip``: ``Clip`` and ``Manifest``, what the rest of the package works with
+- ``read``: CSV files and folders in, CSV files out
+- ``folders``: a folder of class folders as a manifest
+- ``windows``: long recordings as runs of windows
+- ``digests``: what a clip is: a digest of its audio's bytes and its segment
+"""
+
+from featcache.manifest.clip import SPLITS, Clip, Manifest
+from featcache.manifest.folders import from_folders
+from featcache.manifest.read import load_manifest, read_manifest, write_manifest
+
+__all__ = [
+    "SPLITS",
+    "Clip",
+    "Manifest",
+    "from_folders",
+    "load_manifest",
+    "read_manifest",
+    "write_manifest",
+]

@@ -1,0 +1,56 @@
+"""The clips of an experiment: which audio, which labels, which split. The cache knows none of it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One row of a manifest."""
+
+    id: str
+    path: Path
+    start: float = 0.0  # [s] in the file
+    end: float | None = None  # [s] in the file; None is its end
+    labels: tuple[str, ...] = ()
+    split: str | None = None
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The clips in file order, and where they came from."""
+
+    clips: tuple[Clip, ...]
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Every label, sorted."""
+        return tuple(sorted({label for clip in self.clips for label in clip.labels}))
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits over ids, segments, labels, splits and folds; where the audio lies does not count."""
+        state = hashlib.blake2b(digest_size=16)
+        for clip in self.clips:
+            row = [clip.id, clip.start, clip.end, sorted(clip.labels), clip.split, clip.fold]
+            state.update(json.dumps(row).encode() + b"\n")
+        return state.hexdigest()
+
+    def missing_files(self) -> list[Clip]:
+        """Clips whose file does not exist, in order."""
+        exists = {path: path.is_file() for path in {clip.path for clip in self.clips}}
+        return [clip for clip in self.clips if not exists[clip.path]]

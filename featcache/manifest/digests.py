@@ -1,0 +1,132 @@
+"""What a clip is: a digest of its audio file's bytes and its segment, never its name.
+
+Hashing every file at each run would read the whole data set, so a file's digest is remembered
+with its size and modification time, in a small database of the user (``FEATCACHE_HOME``, else
+``~/.cache/featcache``). Losing that database costs time and nothing else.
+"""
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from featcache.manifest.clip import Clip
+
+# A file that changed this recently may change again without its time stamp moving on.
+SETTLED = 2.0  # [s]
+_BLOCK = 1 << 20
+
+
+def clip_key(file_digest: bytes, start: float, end: float | None) -> bytes:
+    """16 bytes that name a clip: its file's content and its segment, to the microsecond.
+
+    >>> clip_key(b"x" * 16, 0.0, None) == clip_key(b"x" * 16, 0.0, 5.0)
+    False
+    """
+    stop = "end" if end is None else f"{end:.6f}"
+    return hashlib.blake2b(file_digest + f"|{start:.6f}|{stop}".encode(), digest_size=16).digest()
+
+
+def clip_keys(clips: Iterable[Clip], *, progress: bool = False) -> list[bytes | None]:
+    """The key of each clip; None where its file does not exist (or cannot be read)."""
+    clips = list(clips)
+    digests = file_digests(dict.fromkeys(clip.path for clip in clips), progress=progress)
+    return [
+        None if digest is None else clip_key(digest, clip.start, clip.end)
+        for clip, digest in ((clip, digests[clip.path]) for clip in clips)
+    ]
+
+
+def file_digests(paths: Iterable[Path], *, progress: bool = False) -> dict[Path, bytes | None]:
+    """Digest of each file's bytes, remembered ones where size and modification time agree."""
+    stats = {path: _stat(path) for path in paths}
+    with closing(_database()) as memory:
+        found = {path: _recall(memory, path, stat) for path, stat in stats.items() if stat}
+        new = [path for path, digest in found.items() if digest is None]
+        now = time.time()
+        for path, digest in _hash_all(new, progress):
+            found[path] = digest
+            stat = stats[path]
+            if digest is not None and stat and now - stat.st_mtime > SETTLED:
+                _remember(memory, path, stat, digest)
+        with suppress(sqlite3.Error):
+            memory.commit()
+    return {path: found.get(path) for path in stats}
+
+
+def _hash_all(paths: list[Path], progress: bool) -> Iterator[tuple[Path, bytes | None]]:
+    # hashlib lets go of the interpreter lock, so threads hash in parallel.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        bar = tqdm(
+            total=len(paths),
+            desc="audio digests",
+            unit="file",
+            disable=None if progress else True,
+            leave=False,
+        )
+        with bar:
+            for path, digest in zip(paths, pool.map(_hash, paths), strict=True):
+                bar.update()
+                yield path, digest
+
+
+def _hash(path: Path) -> bytes | None:
+    state = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                state.update(block)
+    except OSError:
+        return None
+    return state.digest()
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat if path.is_file() else None
+
+
+def home() -> Path:
+    """Where featcache keeps what it may lose: ``FEATCACHE_HOME``, else the user's cache folder."""
+    if "FEATCACHE_HOME" in os.environ:
+        return Path(os.environ["FEATCACHE_HOME"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "featcache"
+
+
+def _database() -> sqlite3.Connection:
+    """The database of remembered digests, or one in memory where the home cannot be written."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        return _open_database(str(home() / "digests.sqlite"))
+    except (OSError, sqlite3.Error):
+        return _open_database(":memory:")
+
+
+def _open_database(name: str) -> sqlite3.Connection:
+    memory = sqlite3.connect(name, timeout=30)
+    memory.execute(
+        "CREATE TABLE IF NOT EXISTS digests "
+        "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, digest BLOB) WITHOUT ROWID"
+    )
+    return memory
+
+
+def _recall(memory: sqlite3.Connection, path: Path, stat: os.stat_result) -> bytes | None:
+    query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?"
+    row = memory.execute(query, (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)).fetchone()
+    return bytes(row[0]) if row else None
+
+
+def _remember(memory: sqlite3.Connection, path: Path, stat: os.stat_result, digest: bytes) -> None:
+    row = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, digest)
+    with suppress(sqlite3.Error):  # a locked or full disk costs a second hashing, no more
+        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)

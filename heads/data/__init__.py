@@ -1,0 +1,8 @@
+"""From a cache and labels to batches.
+
+- ``tasks``: what is asked: which rows train, select and test which labels
+- ``splits``: which clip is train, valid or test
+- ``source``: where tokens are read from: disk, or memory where they fit
+- ``batch``: what was read of some clips, and the part of it that a head wants
+- ``loader``: the order of an epoch, and batches read ahead
+"""

@@ -1,0 +1,165 @@
+"""Heads that read every kept layer: a learned convex mixture of layers, then one of the other heads."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nn_f
+
+from featcache.heads.attentive import Attentive
+from featcache.heads.base import HeadSpec, Inputs
+from featcache.heads.matching import match
+from featcache.heads.pooled import Norm, PooledHead
+from featcache.heads.pooling import mean_tokens
+
+
+def mix_layers(tokens: Tensor, gain: Tensor) -> Tensor:
+    """Sum over layers of gain (B, layers, N) times tokens (B, layers, N, D): (B, N, D) in gain's dtype.
+
+    Layer by layer, so that autograd keeps the tokens as they are stored and no float copy of all.
+    """
+    total = gain[:, 0].unsqueeze(-1) * tokens[:, 0]
+    for layer in range(1, tokens.shape[1]):
+        total = total + gain[:, layer].unsqueeze(-1) * tokens[:, layer]
+    return total
+
+
+def lengths(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """Length of every token, (B, layers, N), in ``dtype``."""
+    parts = [tokens[:, layer].to(dtype).norm(dim=-1) for layer in range(tokens.shape[1])]
+    return torch.stack(parts, dim=1).clamp(min=1e-12)
+
+
+class Gated(PooledHead):
+    """Convex gated probing: float prototypes against a mixture of the unit tokens of all layers.
+
+    For each prototype the smallest and the largest product over tokens, and that with the mixture of
+    the cls (where an encoder has none: the mean product), then dropout and one dense linear layer.
+
+    A mixture of unit vectors is at most one long. With one more dimension that fills it up to exactly
+    one, and a zero there in the prototype, the product is a cosine: the fused match serves here too.
+
+    Args:
+        num_prototypes: K
+
+    Source:
+        arXiv 2602.16305 (``cgp``)
+
+    >>> head = Gated(dim=768, num_classes=527, num_layers=12)
+    >>> sum(p.numel() for p in head.parameters())
+    23490539
+    """
+
+    undecayed = ("prototypes",)
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        num_prototypes: int = 10_000,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__(3 * num_prototypes, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
+        self.gates = nn.Parameter(torch.ones(num_layers))
+        self.prototypes = nn.Parameter(torch.randn(num_prototypes, dim) * 0.02)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        """Smallest, whole and largest product of each prototype, (B, 3K)."""
+        dtype = self.prototypes.dtype
+        share = self.gates.softmax(dim=0)
+        mixture = mix_layers(tokens, share.view(1, -1, 1) / lengths(tokens, dtype))
+        if cls is None:
+            whole = mean_tokens(mixture, valid)
+        else:
+            whole = torch.einsum("l,bld->bd", share, nn_f.normalize(cls, dim=-1))
+        direction = nn_f.normalize(self.prototypes, dim=-1)
+        lowest, highest = extremes(mixture, direction, valid)
+        return torch.stack([lowest, whole @ direction.T, highest], dim=-1).flatten(1)
+
+    def ready(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
+        """Tokens stay as they are stored: no float copy of all layers is held."""
+        _, cls, valid = super().ready(None, cls, valid)
+        return tokens, cls, valid
+
+    def operations(self, num_tokens: int) -> float:
+        return super().operations(num_tokens) * num_tokens
+
+
+def extremes(mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Smallest and largest product (B, K) over tokens at most one long."""
+    missing = (1 - mixture.square().sum(dim=-1, keepdim=True)).clamp(min=1e-12).sqrt()
+    filled = torch.cat([mixture, missing], dim=-1)
+    both = nn_f.pad(torch.cat([direction, -direction]), (0, 1))
+    scores, _ = match(filled, both, valid)
+    highest, lowest = scores.chunk(2, dim=-1)
+    return -lowest, highest
+
+
+class AttentiveLayers(Attentive):
+    """``mhca`` on a softmax-weighted mixture of the layer-normalised tokens of all layers.
+
+    Source:
+        mixture after the layer-wise probes of Earth Species Project's avex; the layer norms have no
+        weights of their own here
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        num_heads: int | None = None,
+        norm: Norm = "none",
+        dropout: float = 0.0,
+        use_padding: bool = False,
+    ) -> None:
+        super().__init__(
+            dim, num_classes, num_heads=num_heads, norm=norm, dropout=dropout, use_padding=use_padding
+        )
+        self.gates = nn.Parameter(torch.zeros(num_layers))
+
+    def ready(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
+        """Tokens stay as they are stored: no float copy of all layers is held."""
+        _, _, valid = super().ready(None, None, valid)
+        return tokens, None, valid
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        share = self.gates.softmax(dim=0).view(1, -1, 1)
+        mean, spread = moments(tokens, share.dtype)
+        gain = share / spread
+        mixture = mix_layers(tokens, gain) - (gain * mean).sum(dim=1).unsqueeze(-1)
+        return super().pool(mixture, None, valid)
+
+
+def moments(tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the values of every token, as a layer norm has them: (B, layers, N)."""
+    parts = [
+        torch.var_mean(tokens[:, layer].to(dtype), dim=-1, correction=0) for layer in range(tokens.shape[1])
+    ]
+    variance, mean = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
+    return mean, (variance + 1e-6).sqrt()
+
+
+ATTENTIVE_LAYERS = HeadSpec(
+    name="attentive-layers",
+    build=AttentiveLayers,
+    reads="layers",
+    family="layers",
+    summary="mhca on a softmax-weighted mixture of all layers",
+    formula="mhca(sum_l softmax(a)_l LN(z_ln))",
+    parameters="layers + 2*D*D + D + D*C + C",
+    source="layer-wise probes of Earth Species Project's avex",
+)
+CGP = HeadSpec(
+    name="cgp",
+    build=Gated,
+    reads="layers",
+    family="layers",
+    summary="convex gated probing: smallest, cls and largest product with float prototypes",
+    formula="W [min_n p.y_n, p.o, max_n p.y_n] + b, y_n = sum_l softmax(a)_l z_ln/|z_ln|, o of cls",
+    parameters="P*D + layers + 3*P*C + C",
+    source="arXiv 2602.16305",
+)

@@ -1,0 +1,11 @@
+"""Stage two: which heads read an encoder best, on which questions.
+
+- ``probe``: the entry: train, test and record
+- ``arguments``: what it may be given
+- ``presets``: published protocols in numbers
+- ``experiment``: a cache joined with manifests
+- ``search``, ``study``: learning rate and weight decay, by Sobol, TPE and successive halving
+- ``evaluate``, ``predictions``: trained heads meet the test split, once, and are written down
+- ``cost``: what a probe will cost
+- ``audit``: what a storage dtype costs a probe
+"""

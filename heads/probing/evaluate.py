@@ -1,0 +1,132 @@
+"""The end of a run: trained heads meet the test split, once, and are written down."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.devices import device_name, versions
+from featcache.heads.checkpoint import save
+from featcache.heads.data.tasks import Part, Task
+from featcache.heads.probing.experiment import Experiment
+from featcache.heads.probing.predictions import predictions
+from featcache.heads.report.metrics import all_metrics, average_precision, label_matrix
+from featcache.heads.report.results import Result, append_result, digest_of
+from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
+
+Logits = NDArray[np.float32]
+
+
+def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
+    """What a run is of: equal digests, equal numbers (on one machine)."""
+    task = experiment.tasks[trial.task]
+    own = {**asdict(trial), "task": [task.name, task.fold]}
+    return digest_of([experiment.digest, own, asdict(training), dict(protocol), versions()["featcache"]])
+
+
+def evaluate(
+    experiment: Experiment,
+    outcomes: Sequence[Outcome],
+    training: Training,
+    out: Path,
+    protocol: Mapping[str, Any],
+) -> list[Result]:
+    """Test the trained heads, save them and append their results; here the test labels are opened.
+
+    Args:
+        protocol: how the hyperparameters were chosen; goes into the digest and the line
+    """
+    on_valid = predictions(experiment, outcomes, "valid", training.batch_size)
+    on_test = predictions(experiment, outcomes, "test", training.batch_size)
+    tests = [question.test.open() if len(question.test) else None for question in experiment.questions]
+    results = []
+    for number, outcome in enumerate(outcomes):
+        if outcome.state is None:
+            continue
+        task, test = experiment.tasks[outcome.trial.task], tests[outcome.trial.task]
+        line = describe(experiment, outcome, training, protocol)
+        line["valid"] = all_metrics(on_valid[number], task.valid, task.kind)
+        if test is not None:
+            line["test"] = all_metrics(on_test[number], test, task.kind)
+            line["per_class"] = _per_class(on_test[number], test, task)
+            line["files"]["scores"] = _write_scores(out, line["run"], test, on_test[number])
+        line["files"]["head"] = _write_head(out, line, experiment, outcome)
+        results.append(append_result(out, line))
+    return results
+
+
+def describe(
+    experiment: Experiment, outcome: Outcome, training: Training, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A result line before any score: what was trained, on what, how and where."""
+    trial, cache = outcome.trial, experiment.cache
+    question = experiment.questions[trial.task]
+    task = question.task
+    return {
+        "run": run_digest(experiment, trial, training, protocol),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "encoder": cache.fingerprint["encoder"],
+        "cache": {
+            "path": str(cache.path.absolute()),
+            "digest": digest_of(cache.fingerprint),
+            "fingerprint": cache.fingerprint,
+            "dtype": cache.dtype,
+        },
+        "dataset": task.name,
+        "manifest": {"path": str(experiment.manifest_of(task).path.absolute()), "digest": task.digest},
+        "fold": task.fold,
+        "task": task.kind,
+        "metric": task.metric,
+        "classes": len(task.classes),
+        "clips": {"train": len(task.train), "valid": len(task.valid), "test": len(question.test)},
+        "head": trial.head,
+        "options": dict(trial.options),
+        "layer": trial.layer,
+        "last_layer": trial.layer == max(cache.layers),
+        "loss": trial.loss,
+        "lr": trial.lr,
+        "weight_decay": trial.weight_decay,
+        "seed": trial.seed,
+        "training": asdict(training),
+        "protocol": dict(protocol),
+        "valid": None,
+        "test": None,
+        "per_class": None,
+        "epoch": outcome.epoch,
+        "epochs": len(outcome.scores),
+        "valid_scores": outcome.scores,
+        "train_losses": outcome.losses,
+        "seconds": round(outcome.seconds, 3),
+        "files": {},
+        "versions": versions(),
+        "device": device_name(experiment.device),
+        "command": sys.argv,
+    }
+
+
+def _per_class(logits: Logits, test: Part, task: Task) -> dict[str, float]:
+    values = average_precision(label_matrix(test, len(task.classes)), logits)
+    return dict(zip(task.classes, values.tolist(), strict=True))
+
+
+def _write_scores(out: Path, run: str, test: Part, logits: Logits) -> str:
+    path = Path("scores") / f"{run}.npz"
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out / path, ids=np.array(test.ids), logits=logits, targets=test.targets)
+    return str(path)
+
+
+def _write_head(out: Path, line: Mapping[str, Any], experiment: Experiment, outcome: Outcome) -> str:
+    name = f"{line['encoder']}-{line['dataset']}-{line['head']}-{line['run']}".replace("/", "_")
+    path = Path("heads") / f"{name}.safetensors"
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    config = {key: value for key, value in line.items() if key not in ("per_class", "files")}
+    task = experiment.tasks[outcome.trial.task]
+    config["class_names"] = list(task.classes)
+    save(trained_head(outcome, task, experiment.cache), out / path, config=config)
+    return str(path)

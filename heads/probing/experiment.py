@@ -1,0 +1,130 @@
+"""A cache joined with a manifest: the questions, and what every trial of them shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from featcache.cache.read.join import join
+from featcache.errors import InputError, unknown
+from featcache.heads.data.batch import Need, needs_of
+from featcache.heads.data.source import DeviceCache, Source
+from featcache.heads.data.tasks import Kind, Question, Say, Task, questions
+from featcache.heads.registry import head_spec
+from featcache.heads.report.results import digest_of
+from featcache.heads.training.trial import Trial
+from featcache.manifest import Manifest, load_manifest
+from featcache.records import last_manifest
+
+if TYPE_CHECKING:
+    from featcache.cache import TokenCache
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cache and the questions that are put to it."""
+
+    cache: "TokenCache"
+    manifests: tuple[Manifest, ...]
+    questions: tuple[Question, ...]
+    device: torch.device
+    device_cache: DeviceCache = "auto"
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What training may see: no test labels."""
+        return [question.task for question in self.questions]
+
+    def manifest_of(self, task: Task) -> Manifest:
+        """The manifest that a task comes from."""
+        return next(manifest for manifest in self.manifests if manifest.digest == task.digest)
+
+    def source(self, trials: Sequence[Trial], *, test: bool = False) -> Source:
+        """A reader of what these trials need, over train and valid, or over test."""
+        rows = [
+            part
+            for question in self.questions
+            for part in (
+                [question.test.rows] if test else [question.task.train.rows, question.task.valid.rows]
+            )
+        ]
+        return Source(self.cache, self.needs(trials), np.concatenate(rows), self.device, self.device_cache)
+
+    def needs(self, trials: Sequence[Trial]) -> set[Need]:
+        """What of a clip these trials read."""
+        layers, has_cls = self.cache.layers, self.cache.has_cls
+        return {
+            need
+            for trial in trials
+            for need in needs_of(head_spec(trial.head).reads, layers, trial.layer, has_cls)
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the tokens and the questions: which clips, in which split, of which cache."""
+        keys = np.asarray(self.cache.keys)
+        splits = [
+            [keys[rows].tobytes().hex() for rows in (task.train.rows, task.valid.rows, test.rows)]
+            for task, test in ((question.task, question.test) for question in self.questions)
+        ]
+        digests = [manifest.digest for manifest in self.manifests]
+        return digest_of([self.cache.fingerprint, self.cache.dtype, digests, splits])
+
+
+def open_experiment(
+    cache: "TokenCache | str | Path",
+    manifests: Sequence[Manifest | str | Path],
+    *,
+    device: torch.device,
+    say: Say,
+    folds: bool = False,
+    kind: Kind | None = None,
+    device_cache: DeviceCache = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Experiment:
+    """Open the cache and join it with each manifest, or with the one it was last extracted from.
+
+    Raises:
+        MissingError: no such cache or manifest.
+        InputError: as ``join`` and ``questions``.
+    """
+    from featcache.cache import TokenCache
+
+    store = cache if isinstance(cache, TokenCache) else TokenCache.open(cache)
+    if not len(store):
+        raise InputError(f"the cache {store.path} holds no finished clip; run 'featcache extract' again")
+    found = [
+        manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+        for manifest in manifests or [_remembered(store, say)]
+    ]
+    asked = []
+    for manifest in found:
+        joined = join(store, manifest, say, progress=progress)
+        name = manifest.path.stem or "manifest"
+        asked += questions(manifest, joined, name=name, say=say, folds=folds, kind=kind, seed=seed)
+    return Experiment(store, tuple(found), tuple(asked), device, device_cache)
+
+
+def choose_layers(cache: "TokenCache", layers: Sequence[int] | None) -> list[int]:
+    """The layers to probe: the last kept one unless told otherwise.
+
+    Raises:
+        InputError: a layer that the cache does not keep.
+    """
+    for layer in layers or ():
+        if layer not in cache.layers:
+            raise unknown(f"layer in {cache.path}", str(layer), [str(known) for known in cache.layers])
+    return list(layers or [max(cache.layers)])
+
+
+def _remembered(cache: "TokenCache", say: Say) -> Path:
+    path = last_manifest(cache.path)
+    if path is None:
+        raise InputError(f"{cache.path} does not remember a manifest; name one", options=("manifests",))
+    say(f"manifest: {path} (the one that {cache.path} was last extracted from)")
+    return path

@@ -1,0 +1,243 @@
+"""``probe``: how good is a frozen encoder on this data, under each of these heads?"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featcache.cache.read.join import Say
+from featcache.devices import choose_device
+from featcache.errors import InputError, Interrupted
+from featcache.heads.data.source import DeviceCache
+from featcache.heads.data.tasks import Kind
+from featcache.heads.probing.arguments import check_probe
+from featcache.heads.probing.cost import estimate
+from featcache.heads.probing.evaluate import evaluate, run_digest
+from featcache.heads.probing.experiment import Experiment, choose_layers, open_experiment
+from featcache.heads.probing.presets import Preset, preset_named
+from featcache.heads.probing.search import Plan, search
+from featcache.heads.registry import Choice, parse_choice
+from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
+from featcache.heads.training.distributed import Ranks
+from featcache.heads.training.losses import build_loss
+from featcache.heads.training.resume import forget
+from featcache.heads.training.run import Watch, run_pass
+from featcache.heads.training.trial import Training, Trial
+from featcache.manifest import Manifest
+
+if TYPE_CHECKING:
+    from featcache.cache import TokenCache
+    from featcache.heads.probing.study import Ranges
+
+Manifests = Manifest | str | Path | Sequence[Manifest | str | Path] | None
+
+
+def probe(
+    cache: "TokenCache | str | Path",
+    manifest: Manifests = None,
+    *,
+    heads: str | Sequence[str],
+    out: str | Path = "results",
+    search: bool = False,
+    preset: str = "unmute",
+    task: Kind | None = None,
+    folds: bool = False,
+    layers: Sequence[int] | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    loss: str | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    device_cache: DeviceCache = "auto",
+    distributed: bool = False,
+    say: Say | None = None,
+    watch: Watch | None = None,
+    progress: bool = False,
+    dry_run: bool = False,
+    **training: Any,
+) -> list[Result]:
+    """Train each head on each question of the manifest side by side, and test it.
+
+    A head that ``out`` already holds a result of is not trained again; a run that was cut off goes
+    on from its last saved epoch.
+
+    Args:
+        manifest: the one that the cache was last extracted from unless given; several share a pass
+        heads: a name or names, with options if wanted: ``protobin:per_class=10``
+        out: folder of results.jsonl, the trained heads and their test scores
+        search: choose learning rate and weight decay on the validation split, then train the best
+            setting ``seeds`` times
+        preset: the protocol whose numbers hold where none is given, see ``PRESETS``
+        task: "multi-label" or "single-label"; decided by the labels unless given
+        folds: cross-validate over the manifest's folds; with a search, each fold has its own
+        seeds: how many times each head is trained: with seeds ``seed``, ``seed + 1``, …
+        seed: of the order of clips, of held-out clips and of the search, too
+        device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
+        distributed: join the process group that torchrun started this process for, and share the trials
+        say: takes one line at a time; the logger ``featcache`` does unless given
+        watch: called after every epoch with (epoch, epochs, outcomes so far)
+        dry_run: say what it would cost, and do nothing
+        training: fields of ``Training``, e.g. ``epochs=10``
+
+    Raises:
+        InputError: nothing to train on, unknown names, values out of range, clips that are not in
+            the cache.
+        Interrupted: Ctrl-C; what is finished is kept.
+    """
+    names = [heads] if isinstance(heads, str) else list(heads)
+    check_probe(
+        heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
+        device_cache=device_cache, training=training,
+    )  # fmt: skip
+    ranks = Ranks(distributed)
+    say = (say or logging.getLogger("featcache").info) if ranks.first else _hush
+    protocol = preset_named(preset)
+    if loss is not None:
+        build_loss(loss)
+    plan = _plan(protocol, trials, seed) if search else None
+    choices = [_with_preset(parse_choice(name), protocol) for name in names]
+    manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
+    experiment = open_experiment(
+        cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
+        device_cache=device_cache, seed=seed, progress=progress and ranks.first,
+    )  # fmt: skip
+    settings = protocol.training(experiment.tasks, seed=seed, **training)
+    bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
+    count = seeds or (protocol.seeds if search else 1)
+    if dry_run:
+        estimate(experiment, settings, bases, plan, count, say)
+        return []
+    given = {"lr": lr, "weight_decay": weight_decay}
+    record = {"preset": preset, "search": plan and asdict(plan), "fixed": given}
+    try:
+        if plan is not None:
+            ranges = [_ranges(protocol, base, given) for base in bases]
+            bases = _best(experiment, bases, ranges, settings, plan, Path(out), ranks, say, watch)
+        wanted = [replace(base, seed=seed + number) for base in bases for number in range(count)]
+        return train_and_test(experiment, wanted, settings, Path(out), record, ranks, say, watch)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; finished heads and trials are in {out}, and the same command goes on from there"
+        ) from None
+
+
+def train_and_test(
+    experiment: Experiment,
+    trials: Sequence[Trial],
+    training: Training,
+    out: Path,
+    record: Mapping[str, Any],
+    ranks: Ranks,
+    say: Say,
+    watch: Watch | None = None,
+) -> list[Result]:
+    """Train what ``out`` has no result of yet and test it; all results, in the order of the trials.
+
+    With several ranks the first tests and writes, and the others return nothing.
+
+    Args:
+        record: how the hyperparameters were chosen; goes into the digest and the line of a result
+    """
+    digests = [run_digest(experiment, trial, training, record) for trial in trials]
+    # As the first rank sees it: the others must skip the same.
+    known = ranks.gather(known_results(out) if ranks.first else {})[0]
+    todo = [trial for trial, digest in zip(trials, digests, strict=True) if digest not in known]
+    if len(todo) < len(trials):
+        say(f"{len(trials) - len(todo)} of {len(trials)} heads are in {out / RESULTS} already")
+    if todo:
+        state = out / "state" / digest_of(digests)
+        outcomes = run_pass(experiment, todo, training, state=state, ranks=ranks, watch=watch)
+        if not ranks.first:
+            return []
+        for outcome in outcomes:
+            if outcome.status == "failed":
+                trial = outcome.trial
+                say(
+                    f"{trial.head} (lr {trial.lr:g}, seed {trial.seed}) failed: its loss was not finite in "
+                    f"epoch {len(outcome.losses)}; try a smaller lr"
+                )
+        known |= {result["run"]: result for result in evaluate(experiment, outcomes, training, out, record)}
+        forget(state)
+    return [known[digest] for digest in digests if digest in known]
+
+
+def _best(
+    experiment: Experiment,
+    bases: Sequence[Trial],
+    ranges: "Sequence[Ranges]",
+    training: Training,
+    plan: Plan,
+    out: Path,
+    ranks: Ranks,
+    say: Say,
+    watch: Watch | None,
+) -> list[Trial]:
+    """The best setting of each base that has one."""
+    pairs = list(zip(bases, ranges, strict=True))
+    found = search(experiment, pairs, training, plan, out, ranks=ranks, watch=watch)
+    for base, best in zip(bases, found, strict=True):
+        title = f"{experiment.tasks[base.task].title} {Choice(base.head, base.options).title}"
+        if best is None:
+            say(f"{title}: every trial of the search failed; fix a smaller lr")
+        else:
+            say(
+                f"{title}: best of {plan.sobol + plan.tpe} trials: lr {best.trial.lr:.2g}, "
+                f"weight decay {best.trial.weight_decay:.2g} (valid {100 * best.score:.2f})"
+            )
+    return [best.trial for best in found if best is not None]
+
+
+def _with_preset(choice: Choice, protocol: Preset) -> Choice:
+    return Choice(choice.name, {**protocol.options.get(choice.name, {}), **choice.options})
+
+
+def _bases(
+    experiment: Experiment,
+    choices: Sequence[Choice],
+    layers: Sequence[int] | None,
+    protocol: Preset,
+    lr: float | None,
+    weight_decay: float | None,
+    loss: str | None,
+    seed: int,
+) -> list[Trial]:
+    """One trial for each task, layer and head, with what is given or what the protocol fixes."""
+    return [
+        Trial(
+            head=choice.name,
+            task=number,
+            layer=layer,
+            lr=protocol.lr_of(choice.name) if lr is None else lr,
+            weight_decay=protocol.weight_decay[task.kind] if weight_decay is None else weight_decay,
+            loss=loss or protocol.loss[task.kind],
+            seed=seed,
+            options=choice.options,
+        )
+        for number, task in enumerate(experiment.tasks)
+        for layer in choose_layers(experiment.cache, layers)
+        for choice in choices
+    ]
+
+
+def _plan(protocol: Preset, trials: int | None, seed: int) -> Plan:
+    if not trials and not protocol.sobol:
+        raise InputError(
+            f"preset {protocol.name!r} has fixed settings; leave out search, or give trials",
+            options=("search", "trials"),
+        )
+    if trials is None:
+        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, seed=seed)
+    return Plan(sobol=trials - trials // 2, tpe=trials // 2, seed=seed)
+
+
+def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":
+    """What is searched for a head: all that is not given."""
+    own = {"lr": protocol.lr_range_of(base.head), "weight_decay": protocol.weight_decay_range}
+    return {name: own[name] for name, value in given.items() if value is None}
+
+
+def _hush(line: str) -> None:
+    """Other ranks than the first say nothing."""

@@ -1,0 +1,99 @@
+"""The search for one head on one task: Sobol points, then TPE, with successive halving.
+
+An optuna study in memory, seeded per trial number: asked in the same order it proposes the same
+trials, so a search that was cut off is replayed from its recorded scores and goes on unchanged.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, QMCSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from featcache.heads.training.rng import mixed_seed
+from featcache.heads.training.trial import Outcome
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+class Study:
+    """Proposes settings, hears scores after every epoch, and says which trials to stop.
+
+    Args:
+        ranges: what is searched, log-uniformly
+        sobol: how many trials are Sobol points; later ones are TPE's
+        rungs: the first epoch at which trials are compared, and the factor to the next
+    """
+
+    def __init__(self, ranges: Ranges, *, sobol: int, seed: int, rungs: tuple[int, int] = (6, 2)) -> None:
+        self.space: dict[str, BaseDistribution] = {
+            name: FloatDistribution(low, high, log=True) for name, (low, high) in ranges.items()
+        }
+        self.sobol, self.seed = sobol, seed
+        self.trials: list[optuna.Trial] = []
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=rungs[1])
+        self._points = _sobol(self.space, seed)
+        self.study = optuna.create_study(direction="maximize", sampler=self._points, pruner=pruner)
+
+    def ask(self, count: int) -> list[dict[str, float]]:
+        """The settings of the next ``count`` trials."""
+        return [self._ask() for _ in range(count)]
+
+    def _ask(self) -> dict[str, float]:
+        number = len(self.trials)
+        self.study.sampler = self._points if number < self.sobol else _tpe(mixed_seed(self.seed, number))
+        trial = self.study.ask(self.space)
+        self.trials.append(trial)
+        return {name: float(trial.params[name]) for name in self.space}
+
+    def hear(self, epoch: int, scores: Mapping[int, float]) -> set[int]:
+        """Take the scores of running trials, by number, after an epoch; the trials to stop.
+
+        In the order of their numbers: each is compared with those before it, as if they had been
+        run one after another.
+        """
+        stopped = set()
+        for number in sorted(scores):
+            self.trials[number].report(scores[number], epoch)
+            if self.trials[number].should_prune():
+                stopped.add(number)
+        return stopped
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """A trial has ended."""
+        state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        value = outcome.score if outcome.status == "done" else None
+        self.study.tell(self.trials[number], value, state[outcome.status])
+
+
+def _sobol(space: dict[str, BaseDistribution], seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        # optuna calls this sampler experimental; its points are Sobol's all the same.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _Sobol(space, qmc_type="sobol", scramble=True, seed=seed % 2**32)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Trials of a round run side by side: those not yet scored count as bad, so that the next
+        # proposals keep away from them.
+        return TPESampler(seed=seed % 2**32, n_startup_trials=0, multivariate=True, constant_liar=True)
+
+
+class _Sobol(QMCSampler):  # type: ignore[misc]  # optuna's types are not read
+    """optuna's sampler, told its space beforehand: it would draw the first trials at random instead."""
+
+    def __init__(self, space: dict[str, BaseDistribution], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._space = space
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._space

@@ -1,0 +1,96 @@
+"""Results: one JSON line a trained head, with everything needed to repeat the run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import InputError, MissingError
+from featcache.jsonl import append_lines, encode, read_lines
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of a results file, and where the file lies."""
+
+    line: Mapping[str, Any]
+    home: Path
+
+    def __getitem__(self, name: str) -> Any:
+        return self.line[name]
+
+    @property
+    def encoder(self) -> str:
+        """The encoder as tables name it: with its storage dtype where that is not float16."""
+        dtype = self["cache"]["dtype"]
+        return str(self["encoder"]) + ("" if dtype == "float16" else f" ({dtype})")
+
+    @property
+    def label(self) -> str:
+        """The head as tables name it: with its options and layer where they are not the default."""
+        options = ",".join(f"{name}={value}" for name, value in sorted(self["options"].items()))
+        layer = "" if self["last_layer"] else f"@{self['layer']}"
+        return f"{self['head']}{layer}{f'[{options}]' if options else ''}"
+
+    @property
+    def value(self) -> float:
+        """The headline: test mAP or accuracy; of valid where there is no test split."""
+        scores = self["test"] or self["valid"]
+        value = scores[self["metric"]]
+        return math.nan if value is None else float(value)
+
+    def file(self, kind: str) -> Path:
+        """The path of the trained ``head`` or of its test ``scores``."""
+        return self.home / str(self["files"][kind])
+
+    def scores(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.generic]]:
+        """Test clips' ids, logits (n, C) and targets."""
+        with np.load(self.file("scores"), allow_pickle=False) as arrays:
+            return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
+
+
+def append_result(home: Path, line: Mapping[str, Any]) -> Result:
+    """Add one line to the results in ``home`` and make it durable."""
+    append_lines(home / RESULTS, [line])
+    return Result(json.loads(encode(line)), home)
+
+
+def read_results(paths: Iterable[str | Path]) -> list[Result]:
+    """The results of files or of folders that hold a ``results.jsonl``, in order.
+
+    A run that is listed twice counts once, by its last line.
+
+    Raises:
+        MissingError: a path does not exist.
+        InputError: a file holds other things than results.
+    """
+    found: dict[str, Result] = {}
+    for path in map(Path, paths):
+        file = path / RESULTS if path.is_dir() else path
+        if not file.is_file():
+            raise MissingError(f"no results at {file}; make some with 'featcache probe CACHE --out {path}'")
+        for number, line, _ in read_lines(file):
+            if line is None:  # torn by a crash
+                continue
+            if not {"run", "head", "metric"} <= set(line):
+                raise InputError(f"{file} line {number} is not a result; wanted the results.jsonl of a probe")
+            found[line["run"]] = Result(line, file.parent)
+    return list(found.values())
+
+
+def known_results(home: Path) -> dict[str, Result]:
+    """The results in a folder by their run; none where there is no file yet."""
+    return {found["run"]: found for found in read_results([home])} if (home / RESULTS).exists() else {}
+
+
+def digest_of(values: Any) -> str:
+    """16 hex digits over JSON values: equal runs have equal digests."""
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,211 @@
+"""Many heads trained side by side from one read of the tokens, each exactly as it would be alone."""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featcache.errors import FeatcacheError
+from featcache.heads.base import Head
+from featcache.heads.data.batch import Batch
+from featcache.heads.data.loader import num_batches, train_steps
+from featcache.heads.data.source import Source
+from featcache.heads.data.tasks import Task
+from featcache.heads.training.group import Group
+from featcache.heads.training.memory import chunks, out_of_memory
+from featcache.heads.training.predict import inputs_of, predict
+from featcache.heads.training.trial import Outcome, Status, Training, Trial, fresh_head
+from featcache.heads.training.validation import score_stack
+
+# (epoch from 1, score of each running trial) -> the trials to stop here
+OnEpoch = Callable[[int, Mapping[int, float]], Collection[int]]
+
+
+class Bank:
+    """One pass of training: every epoch reads each clip once and updates every trial.
+
+    Args:
+        tasks: what the trials' ``task`` counts
+        source: reads what the trials need, see ``needs_of``
+        keep: keep the best weights of each trial, not its scores alone
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        tasks: Sequence[Task],
+        source: Source,
+        training: Training,
+        *,
+        keep: bool = True,
+    ) -> None:
+        self.keep = keep
+        self.trials, self.tasks, self.source, self.training = list(trials), list(tasks), source, training
+        self.device = source.device
+        self.outcomes = [Outcome(trial=trial) for trial in trials]
+        self.epoch = 0
+        self.groups = self._build()
+        self._before, self._started = 0.0, time.perf_counter()
+
+    def train(
+        self, on_epoch: OnEpoch | None = None, after_epoch: Callable[[], None] | None = None
+    ) -> list[Outcome]:
+        """Train until every trial has ended; the outcomes are in the order of the trials.
+
+        Args:
+            on_epoch: sees the validation scores and names trials to prune
+            after_epoch: called when the epoch's state is complete, e.g. to save it
+        """
+        while self.epoch < self.training.epochs and self.groups:
+            self._train_epoch()
+            self.epoch += 1
+            scores = self._evaluate()
+            pruned = on_epoch(self.epoch, scores) if on_epoch else ()
+            self._end(pruned)
+            if after_epoch:
+                after_epoch()
+        return self.outcomes
+
+    def _train_epoch(self) -> None:
+        tasks = sorted({group.lead.task for group in self.groups})
+        rows = [self.tasks[task].train.rows for task in tasks]
+        for step in train_steps(self.source, rows, self.training.batch_size, self.training.seed, self.epoch):
+            task = tasks[step.task]
+            targets = torch.from_numpy(self.tasks[task].train.targets[step.positions]).to(self.device)
+            for group in [group for group in self.groups if group.lead.task == task]:
+                self._step(group, step.batch, targets)
+
+    def _step(self, group: Group, batch: Batch, targets: Tensor) -> None:
+        try:
+            group.step(inputs_of(group, batch, self.source), targets)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if not group.splittable:
+                raise FeatcacheError(
+                    f"out of memory on {self.device} with one {group.lead.head} alone; "
+                    "use a smaller batch_size, device_cache='off', or another device",
+                    options=("batch_size", "device_cache", "device"),
+                ) from error
+        else:
+            return
+        # The update comes last in a step, so nothing was changed; half the trials need half the memory.
+        for half in self._split(group):
+            self._step(half, batch, targets)
+
+    def _split(self, group: Group) -> list[Group]:
+        middle = len(group.ids) // 2
+        second = self._group(group.ids[middle:])
+        state = group.state()
+        second.restore(_rows_of(state, slice(middle, None)))
+        second.loss_sum, second.loss_count = group.loss_sum[middle:].clone(), group.loss_count
+        group.keep(range(middle))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.groups.insert(self.groups.index(group) + 1, second)
+        return [group, second]
+
+    def _evaluate(self) -> dict[int, float]:
+        """Score every running trial on valid, and remember the weights of those that got better."""
+        found: dict[int, float] = {}
+        rows = [task.valid.rows for task in self.tasks]
+        for group, logits in predict(self.source, self.groups, rows, self.training.batch_size):
+            task = self.tasks[group.lead.task]
+            values = score_stack(logits, task.valid.targets, task.kind)
+            losses = group.epoch_losses()
+            outcomes = [self.outcomes[number] for number in group.ids]
+            group.remember([row for row, own in enumerate(outcomes) if self._better(own, values[row])])
+            for outcome, value, loss in zip(outcomes, values, losses, strict=True):
+                if self._better(outcome, value):
+                    outcome.epoch = self.epoch
+                outcome.scores.append(value)
+                outcome.losses.append(loss)
+            found.update(zip(group.ids, values, strict=True))
+        return found
+
+    def _better(self, outcome: Outcome, value: float) -> bool:
+        if self.training.select == "last" or not outcome.epoch:
+            return math.isfinite(value)
+        return value > outcome.score
+
+    def _end(self, pruned: Collection[int]) -> None:
+        """Take out the trials that are pruned, failed, stopped early or through."""
+        over = self.epoch == self.training.epochs
+        for group in list(self.groups):
+            rows = []
+            for row, number in enumerate(group.ids):
+                status = self._status(self.outcomes[number], number in pruned, over)
+                if status is None:
+                    rows.append(row)
+                    continue
+                outcome = self.outcomes[number]
+                outcome.status, outcome.seconds = status, self.seconds
+                if status == "done":
+                    outcome.state = group.best_of(row)
+            if not rows:
+                self.groups.remove(group)
+            elif len(rows) < len(group.ids):
+                group.keep(rows)
+
+    def _status(self, outcome: Outcome, pruned: bool, over: bool) -> Status | None:
+        """How a trial ends after this epoch; None where it goes on."""
+        if not math.isfinite(outcome.losses[-1]) or not math.isfinite(outcome.scores[-1]):
+            return "failed"
+        if pruned:
+            return "pruned"
+        patience = self.training.patience
+        stalled = patience is not None and self.epoch - outcome.epoch >= patience
+        return "done" if over or stalled else None
+
+    @property
+    def seconds(self) -> float:
+        """[s] that the pass has taken, over interruptions."""
+        return self._before + time.perf_counter() - self._started
+
+    def state(self) -> dict[str, Any]:
+        """Where the pass stands after an epoch: tensors and plain values, for ``torch.save``."""
+        ended = [{**vars(outcome), "trial": None} for outcome in self.outcomes]
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "outcomes": ended,
+            "groups": [group.state() for group in self.groups],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state`` of a pass with the same trials."""
+        self.epoch, self._before = state["epoch"], state["seconds"]
+        for outcome, known in zip(self.outcomes, state["outcomes"], strict=True):
+            vars(outcome).update(known, trial=outcome.trial)
+        self.groups = []
+        for known in state["groups"]:
+            group = self._group(known["ids"])
+            group.restore(known)
+            self.groups.append(group)
+
+    def _build(self) -> list[Group]:
+        cache, numbered = self.source.cache, dict(enumerate(self.trials))
+        size = self.training.batch_size
+        return [self._group(ids) for ids in chunks(numbered, self._head, size, cache.num_tokens, self.device)]
+
+    def _group(self, ids: Sequence[int]) -> Group:
+        trials = [self.trials[number] for number in ids]
+        clips = len(self.tasks[trials[0].task].train)
+        steps = num_batches(clips, self.training.batch_size)
+        heads = [self._head(trial) for trial in trials]
+        return Group(ids, trials, heads, self.training, steps, self.device, self.keep)
+
+    def _head(self, trial: Trial) -> Head:
+        return fresh_head(trial, self.tasks[trial.task], self.source.cache)
+
+
+def _rows_of(state: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """The part of a group's state that belongs to these rows."""
+    parts = {
+        part: {name: value[rows] for name, value in state[part].items()}
+        for part in ("weights", "best", "mean", "square")
+    }
+    return {**state, **parts}

@@ -1,0 +1,91 @@
+"""What is trained: one head with one setting, what all heads of a pass share, and what came of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from featcache.heads.base import Head
+from featcache.heads.data.tasks import Task
+from featcache.heads.registry import build_head
+from featcache.heads.training.rng import mixed_seed, seeded
+
+if TYPE_CHECKING:
+    from featcache.cache import TokenCache
+
+
+Select = Literal["best", "last"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One head to be trained: its family, what it reads, its optimizer and its seed."""
+
+    head: str
+    task: int  # which of the pass's tasks
+    layer: int  # which layer's tokens
+    lr: float
+    weight_decay: float
+    loss: str
+    seed: int = 0  # of the initial weights and of dropout
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the head
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Trials that agree in this can be stacked."""
+        return self.head, self.task, self.layer, self.loss, tuple(sorted(self.options.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How every head of a pass is trained."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    seed: int = 0  # of the order of clips, which all heads of a pass share
+    warmup_epochs: float = 0.0  # linear, from zero
+    final_lr: float = 0.0  # where the cosine ends, as a share of the learning rate
+    clip_norm: float | None = None  # largest norm of one head's gradient
+    patience: int | None = None  # epochs without a better validation score before a head stops
+    select: Select = "best"  # which epoch's weights are kept
+
+
+Status = Literal["done", "pruned", "failed"]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of a trial."""
+
+    trial: Trial
+    status: Status = "done"
+    scores: list[float] = field(default_factory=list)  # on valid, one an epoch
+    losses: list[float] = field(default_factory=list)  # on train, the mean of an epoch
+    epoch: int = 0  # the one whose weights are kept, from 1
+    state: dict[str, Any] | None = None  # its weights, on the CPU
+    seconds: float = 0.0  # [s] of the pass until the trial ended
+
+    @property
+    def score(self) -> float:
+        """On valid, at the epoch that was kept."""
+        return self.scores[self.epoch - 1] if self.epoch else float("nan")
+
+
+def fresh_head(trial: Trial, task: Task, cache: "TokenCache") -> Head:
+    """A head with the initial weights of the trial's seed, whatever is drawn elsewhere."""
+    with seeded(mixed_seed(trial.seed)):
+        return build_head(
+            trial.head,
+            cache.dim,
+            len(task.classes),
+            grid=cache.grid,
+            num_layers=len(cache.layers),
+            **trial.options,
+        )
+
+
+def trained_head(outcome: Outcome, task: Task, cache: "TokenCache") -> Head:
+    """The head that a trial left, on the CPU and in evaluation mode."""
+    head = fresh_head(outcome.trial, task, cache)
+    if outcome.state is not None:
+        head.load_state_dict(outcome.state)
+    return head.eval()
