@@ -56,7 +56,7 @@ class PooledHead(Head):
     ) -> None:
         super().__init__()
         assert norm in get_args(Norm)  # build_head checks what users give
-        self.norm = build_norm(norm, width)
+        self.feature_norm = build_norm(norm, width)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(width, num_classes)
         self.use_padding = use_padding
@@ -82,21 +82,21 @@ class PooledHead(Head):
 
     def logits_of(self, features: Tensor) -> Tensor:
         """Features (..., width) to logits (..., C): the part after the pooling."""
-        flat = self.norm(features.to(self.classify.weight.dtype).reshape(-1, features.shape[-1]))
+        flat = self.feature_norm(features.to(self.classify.weight.dtype).reshape(-1, features.shape[-1]))
         logits: Tensor = self.classify(self.dropout(flat.view(features.shape)))
         return logits
 
 
 def stacked_norm(head: PooledHead, buffers: Parameters, features: Tensor) -> Tensor:
     """The norm of K heads' features (K, B, width), each with its own statistics in ``buffers``."""
-    if not isinstance(head.norm, FeatureNorm):
-        normed: Tensor = head.norm(features)
+    if not isinstance(head.feature_norm, FeatureNorm):
+        normed: Tensor = head.feature_norm(features)
         return normed
     K, B, width = features.shape
     side_by_side = features.transpose(0, 1).reshape(B, K * width)
-    running = [buffers[f"norm.running_{name}"].view(K * width) for name in ("mean", "var")]
+    mean, variance = (buffers[f"feature_norm.running_{name}"].view(K * width) for name in ("mean", "var"))
     # In training torch also updates the running statistics, in place: they are views of the stack's.
-    normed = nn_f.batch_norm(side_by_side, *running, training=head.training, momentum=MOMENTUM, eps=EPS)
+    normed = nn_f.batch_norm(side_by_side, mean, variance, training=head.training, momentum=MOMENTUM, eps=EPS)
     return normed.view(B, K, width).transpose(0, 1)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from featcache.errors import InputError, unknown
 from featcache.heads.attentive import ABMILP, EP, MHCA, SIMPOOL
@@ -25,6 +25,7 @@ HEADS: dict[str, HeadSpec] = {spec.name: spec for spec in _SPECS}
 ALIASES = {"attentive": "mhca"}
 ENTRY_POINTS = "featcache.heads"
 _HOW = "docs/adding-a-head.md has a complete example"
+_UNSAID = "not stated"
 
 
 def register_head(target: type[Head] | HeadSpec, name: str | None = None) -> HeadSpec:
@@ -141,8 +142,8 @@ def _described(name: str, target: Any) -> HeadSpec:
             f"{', '.join(get_args(Reads))}; {_HOW}"
         )
     text = (target.__doc__ or "").strip().split("\n")[0].rstrip(".")
-    said = {field: getattr(target, field, "not stated") for field in ("formula", "source")}
     return HeadSpec(
-        name=name, build=target, reads=reads, family=getattr(target, "family", "of a user"),
-        summary=text or "not stated", parameters="not stated", **said,
+        name=name, build=target, reads=cast(Reads, reads), family=getattr(target, "family", "of a user"),
+        summary=text or _UNSAID, formula=getattr(target, "formula", _UNSAID), parameters=_UNSAID,
+        source=getattr(target, "source", _UNSAID),
     )  # fmt: skip

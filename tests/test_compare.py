@@ -14,7 +14,7 @@ from featcache.cli.main import featcache
 from featcache.errors import InputError, MissingError
 from featcache.heads.report.compare import compare
 from featcache.heads.report.metrics import mean_average_precision
-from featcache.heads.report.published import reference
+from featcache.heads.report.published import published
 from featcache.heads.report.ranking import ranks, wins
 from featcache.heads.report.results import RESULTS, append_result, read_results
 from featcache.heads.report.significance import differences, holm, weighted_map
@@ -119,7 +119,7 @@ def test_best_is_bold_second_underlined_and_a_papers_number_marked_and_unranked(
         made("eat", "mhca", "urban", 0.6),
         made("eat", "ep", "urban", 0.4),
     ]
-    text = markdown(score_grid(own, reference("unmute")))
+    text = markdown(score_grid(own, published("unmute")))
     assert "| eat | mhca | **60.00 ± 1.00** |" in text
     assert "| eat | linear | <u>50.00 ± 1.00</u> |" in text
     assert "| eat | ep | 40.00 ± 1.00 |" in text
@@ -129,7 +129,7 @@ def test_best_is_bold_second_underlined_and_a_papers_number_marked_and_unranked(
 
 
 def test_the_reference_holds_the_papers_means() -> None:
-    own = {(n.encoder, n.dataset, n.head): n.value for n in reference("unmute")}
+    own = {(n.encoder, n.dataset, n.head): n.value for n in published("unmute")}
     sets = ("as20k", "fsd50k", "desed", "spass", "urban")
     encoders = ("audiomae", "asit", "dasheng", "beats", "eat", "sslam")
     gains = [own[e, d, "protobin"] - own[e, d, "linear"] for e in encoders for d in sets]
@@ -194,7 +194,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no results in"):
         compare([tmp_path])
     with pytest.raises(InputError, match="no reference named 'unmut'"):
-        reference("unmut")
+        published("unmut")
 
 
 def test_a_line_torn_by_a_crash_is_passed_over_and_the_next_starts_anew(add: Add, tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ FULL: list[tuple[str, Callable[[Checkpoint], Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "load", "depth"), FULL, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("keys", "load", "depth"), FULL, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_full_size_checkpoint_loads_with_no_key_missing_or_left_over(
     keys: str, load: Callable[[Checkpoint], Any], depth: int
 ) -> None:

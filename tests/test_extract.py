@@ -153,7 +153,7 @@ def test_a_missing_file_stops_the_run_before_it_starts(make_manifest: Make, tmp_
     manifest = make_manifest(4)
     (tmp_path / "audio/3.wav").unlink()
     with pytest.raises(
-        InputError, match=r"1 of 4 clips of .* have no file, first .*audio/3\.wav.*--skip-failed"
+        InputError, match=r"1 of 4 clips of .* have no file, first .*audio/3\.wav.*skip_failed"
     ):
         extract(manifest, out=tmp_path / "c.zarr", **SETTINGS)
     assert not (tmp_path / "c.zarr").exists()

@@ -6,7 +6,7 @@ from safetensors import safe_open
 
 from featcache.errors import InputError, MissingError
 from featcache.heads import HEADS, build_head, load, load_config, save
-from featcache.heads.checkpoint import pack_signs, unpack_signs
+from featcache.heads.checkpoint import bits_to_signs, signs_to_bits
 from featcache.heads.export import export_onnx
 
 SIZES = {"grid": (2, 3), "num_layers": 2}
@@ -57,7 +57,7 @@ def test_binary_prototypes_take_one_bit_a_weight(tmp_path):
 @pytest.mark.parametrize("dim", [1, 7, 8, 9, 768])
 def test_bits_come_back_as_signs(dim):
     latent = torch.randn(5, dim)
-    assert torch.equal(unpack_signs(pack_signs(latent), dim), torch.where(latent >= 0, 1.0, -1.0))
+    assert torch.equal(bits_to_signs(signs_to_bits(latent), dim), torch.where(latent >= 0, 1.0, -1.0))
 
 
 def test_missing_file_is_named(tmp_path):

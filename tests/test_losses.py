@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as nn_f
 
 from featcache.errors import InputError
-from featcache.heads.training.losses import LOSSES, build_loss, class_weights
+from featcache.heads.training.losses import LOSSES, build_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 0.0, 4.0]])
 TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -61,14 +61,6 @@ def test_cross_entropy_takes_class_numbers_or_label_rows():
     torch.testing.assert_close(loss(LOGITS, numbers), loss(LOGITS, rows))
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cross-entropy"])
-def test_class_weight_two_doubles_a_class(name):
-    only_first = build_loss(name, weight=torch.tensor([1.0, 0.0, 0.0]))(LOGITS, TARGETS)
-    doubled = build_loss(name, weight=torch.tensor([2.0, 0.0, 0.0]))(LOGITS, TARGETS)
-    assert only_first > 0
-    torch.testing.assert_close(doubled, 2 * only_first)
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_extreme_logits_give_finite_loss_and_gradient(name):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
@@ -76,11 +68,6 @@ def test_extreme_logits_give_finite_loss_and_gradient(name):
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
-
-
-def test_class_weights_ignore_classes_that_never_occur():
-    labels = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0]])
-    torch.testing.assert_close(class_weights(labels), torch.tensor([0.4, 1.0, 1.6]))
 
 
 def test_unknown_loss_names_the_nearest():

@@ -67,7 +67,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
     (tmp_path / "binary.csv").write_bytes(b"path,labels\n\xff\xfe\x00,x\n")
     with pytest.raises(InputError, match="is not UTF-8 text"):
         read_manifest(tmp_path / "binary.csv")
-    with pytest.raises(InputError, match="say --from-folders"):
+    with pytest.raises(InputError, match="with from_folders"):
         read_manifest(tmp_path)
 
 

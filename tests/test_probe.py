@@ -270,7 +270,7 @@ def test_a_missing_cache_and_a_cache_without_manifest_are_named(make_tokens: Mak
     cache, _ = make_tokens()
     forgotten = run(cache, "--head", "linear")
     assert forgotten.exit_code == 2
-    assert "name one with --manifest" in forgotten.stderr
+    assert "name one (--manifest)" in forgotten.stderr
 
 
 def test_failed_clips_are_left_out_and_said(make_tokens: Make, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from featcache.heads.data.tasks import Part, Sealed
 from featcache.heads.probing.probe import probe
 from featcache.heads.probing.search import TRIALS, Plan, rungs
 from featcache.heads.probing.study import Study
-from featcache.heads.report.results import Result, read_lines
+from featcache.heads.report.results import Result
 from featcache.heads.training.resume import Saver
 from featcache.heads.training.trial import Outcome, Trial
+from featcache.jsonl import records
 
 Make = Callable[..., tuple[Path, Path]]
 SEARCH: dict[str, Any] = {"search": True, "trials": 8, "seeds": 2, "epochs": 6, "batch_size": 16}
@@ -29,7 +30,7 @@ def numbers(results: Sequence[Result]) -> list[Any]:
 
 
 def trials(out: Path) -> list[dict[str, Any]]:
-    return [{**line, "seconds": 0} for _, line in read_lines(out / TRIALS)]
+    return [{**line, "seconds": 0} for line in records(out / TRIALS)]
 
 
 def test_a_search_finds_settings_and_lists_its_trials(make_tokens: Make, tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def _rank(rank: int, port: int, cache: Path, manifest: Path, out: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    results = probe(cache, manifest, heads=HEADS, out=out, **SEARCH)
+    results = probe(cache, manifest, heads=HEADS, out=out, distributed=True, **SEARCH)
     (out / f"rank{rank}.json").write_text(json.dumps(len(results)))
 
 

@@ -36,7 +36,9 @@ def search(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Te
                 similarity = similarity.masked_fill_(hidden, -torch.inf)
             winner = similarity.argmax(dim=0)
             index[b, block], inverse[b, block] = winner, unit[winner]
-            scores[b, block] = similarity.gather(0, winner.unsqueeze(0)).squeeze(0)
+            # From the token itself: padding, where it has to stand for a clip, is hidden in the map.
+            chosen = tokens[b].index_select(0, winner).to(exact)
+            scores[b, block] = torch.einsum("pd,pd->p", chosen, direction[block]) * unit[winner]
     return scores, index, inverse
 
 

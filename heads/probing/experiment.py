@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from featcache.cache.read.join import join
+from featcache.cache.read.join import Say, join
 from featcache.errors import InputError, unknown
 from featcache.heads.data.batch import Need, needs_of
 from featcache.heads.data.source import DeviceCache, Source
-from featcache.heads.data.tasks import Kind, Question, Say, Task, questions
+from featcache.heads.data.tasks import Kind, Question, Task, questions
 from featcache.heads.registry import head_spec
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.trial import Trial

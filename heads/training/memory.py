@@ -25,7 +25,7 @@ def head_bytes(head: Head, batch_size: int, num_tokens: int) -> int:
     activations are what the stacked form keeps for its backward.
     """
     weights = sum(value.numel() for value in head.parameters())
-    kept = head.config["num_classes"] * 8 + head.kept_floats(num_tokens)
+    kept: int = head.config["num_classes"] * 8 + head.kept_floats(num_tokens)
     return 4 * (6 * weights + batch_size * kept)
 
 

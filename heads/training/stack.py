@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from featcache.heads.base import Head, Inputs, has_stacked_form
+from featcache.heads.base import Head, Inputs, Parameters, has_stacked_form
 from featcache.heads.pooled import PooledHead, stacked_classify, stacked_norm
 from featcache.heads.training.rng import Streams
 
@@ -42,8 +42,13 @@ class Stack:
         """What each head adds to its loss by itself, (K,)."""
         if type(self.template).penalty is Head.penalty:
             return torch.zeros(self.size, device=next(iter(self.parameters.values())).device)
-        added: Tensor = torch.vmap(self.template.penalty)(self.parameters)
+        added: Tensor = torch.vmap(self._penalty)(self.parameters)
         return added
+
+    def _penalty(self, own: Parameters) -> Tensor:
+        penalty = self.template.penalty(own)
+        assert penalty is not None  # a head's own class says what it adds
+        return penalty
 
     def _one(self, row: int, inputs: Inputs, streams: Streams | None) -> Tensor:
         # In-place updates of buffers (batch norm) reach the stack: a row is a view of it.
