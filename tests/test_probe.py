@@ -54,10 +54,9 @@ def test_a_saved_head_gives_the_logits_that_were_scored(make_tokens: Make, tmp_p
         head = load(result.file("head"))
         ids, logits, targets = result.scores()
         store = TokenCache.open(cache)
-        rows = [store.ids.index(name) for name in ids]
-        tokens = store.gather(rows).float()
-        valid = torch.arange(store.num_tokens) < torch.from_numpy(store.valid[rows]).unsqueeze(1)
-        vector = torch.from_numpy(store.cls()[rows])
+        rows = store.find(ids)
+        tokens = store.tokens(rows)
+        valid, vector = store.mask(rows), store.cls(rows)
         reads = HEADS[result["head"]].reads
         with torch.no_grad():
             again = head(tokens, None, valid) if reads == "tokens" else head(None, vector, None)

@@ -9,7 +9,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featcache.cache.format.layout import CacheLayout
-from featcache.cache.format.quantize import dequantize
 from featcache.cache.read.reader import TokenCache
 from featcache.cache.write.writer import CacheWriter
 from featcache.errors import InputError, unknown
@@ -94,22 +93,17 @@ def _copy(parent: TokenCache, writer: CacheWriter, rows: Sequence[int]) -> None:
         for row in rows:
             writer.add_stored(parent.ids[row], parent.keys[row].tobytes(), parent, row)
         return
-    tokens = {
-        layer: dequantize(parent.gather(rows, layer), parent.scales(rows, layer), parent.dtype)
-        for layer in layers
-    }
-    vectors = {
-        kind: {layer: parent.vectors(kind, rows, layer) for layer in layers}
-        for kind in (("mean", "cls") if parent.has_cls else ("mean",))
-    }
+    tokens = {layer: parent.tokens(rows, layer) for layer in layers}
+    means = {layer: parent.mean(rows, layer) for layer in layers}
+    cls = {layer: vectors for layer in layers if (vectors := parent.cls(rows, layer)) is not None}
     for i, row in enumerate(rows):
         writer.add(
             parent.ids[row],
             parent.keys[row].tobytes(),
             _one(tokens, i),
-            _one(vectors["cls"], i) if parent.has_cls else None,
-            int(parent.valid[row]),
-            mean=_one(vectors["mean"], i),
+            _one(cls, i) if cls else None,
+            int(parent.num_valid[row]),
+            mean=_one(means, i),
         )
 
 

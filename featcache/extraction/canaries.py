@@ -11,7 +11,6 @@ from torch import Tensor
 
 from featcache.audio.load import load_clip
 from featcache.cache import TokenCache
-from featcache.cache.format.quantize import dequantize
 from featcache.errors import AudioError, MismatchError
 from featcache.extraction.runner import Runner
 from featcache.manifest import Clip
@@ -56,7 +55,7 @@ def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner) -> bool:
 
 
 def _stored(cache: TokenCache, row: int, layer: int) -> Tensor:
-    return dequantize(cache.gather([row], layer), cache.scales([row], layer), cache.dtype)[0].float()
+    return cache.tokens([row], layer)[0].float()
 
 
 def _difference(fresh: Tensor, stored: Tensor) -> float:

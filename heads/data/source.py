@@ -50,7 +50,6 @@ class Source:
         self.num_rows = len(cache)
         self.keys = np.asarray(cache.keys)
         self.scratch = Scratch()
-        self._valid = torch.from_numpy(np.array(cache.valid, dtype=np.int64))
         self._vectors = {need: self._vector(*need) for need in self.needs if need[0] != "tokens"}
         self._slots: dict[tuple[int, int], Tensor] = {}
         # A stream of its own lets the next batch travel while the device computes on this one.
@@ -73,7 +72,7 @@ class Source:
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Ask the kernel for the tokens of these rows; returns at once."""
         for layer in self.token_layers:
-            self.cache.prefetch(rows.tolist(), layer)
+            self.cache.prefetch(rows, layer)
 
     def read(self, rows: NDArray[np.int64]) -> Batch:
         """A batch on the device."""
@@ -95,11 +94,10 @@ class Source:
             if name != "tokens":
                 parts[need] = self._vectors[need][index.to(self._vectors[need].device)]
                 continue
-            parts[need] = self.cache.gather(rows.tolist(), layer, out=self._buffer(layer, slot, len(rows)))
-            if (scale := self.cache.scales(rows.tolist(), layer)) is not None:
+            parts[need] = self.cache.gather(rows, layer, out=self._buffer(layer, slot, len(rows)))
+            if (scale := self.cache.scales(rows, layer)) is not None:
                 scales[layer] = scale
-        valid = self._valid[index].unsqueeze(1)  # (B, 1)
-        audio = torch.arange(self.cache.num_tokens) < valid
+        audio = self.cache.mask(rows)
         return Batch(parts, scales, audio, not bool(audio.all()), self.cache.dtype, self.scratch)
 
     def to_device(self, batch: Batch) -> Batch:
@@ -116,8 +114,9 @@ class Source:
         return moved
 
     def _vector(self, name: str, layer: int) -> Tensor:
-        array = self.cache.mean(layer) if name == "mean" else self.cache.cls(layer)
-        return torch.from_numpy(np.array(array, dtype=np.float32)).to(self.device)
+        vectors = self.cache.mean(layer=layer) if name == "mean" else self.cache.cls(layer=layer)
+        assert vectors is not None  # needs_of asks for no cls where there is none
+        return vectors.to(self.device)
 
     def _buffer(self, layer: int, slot: int | None, size: int) -> Tensor | None:
         if slot is None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from featcache.cache.format.quantize import dequantize
 from featcache.heads.matching import match
 from featcache.heads.prototypical import ProtoFloat
 
@@ -74,7 +73,5 @@ def points_into(
 
 
 def _scores(head: ProtoFloat, cache: "TokenCache", rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    tokens = dequantize(cache.gather(rows), cache.scales(rows), cache.dtype).float()
-    count = torch.tensor([int(cache.valid[row]) for row in rows])
-    valid = None if head.use_padding else torch.arange(tokens.shape[1]) < count.unsqueeze(1)
-    return match(tokens, head.prototypes_for_match(), valid)
+    valid = None if head.use_padding else cache.mask(rows)
+    return match(cache.tokens(rows), head.prototypes_for_match(), valid)

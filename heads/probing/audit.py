@@ -117,9 +117,7 @@ def _sample(cache: TokenCache, part: "Part", classes: int, clips: int) -> Sample
     targets = torch.as_tensor(part.targets[chosen])
     if targets.ndim == 1:
         targets = torch.nn.functional.one_hot(targets, classes)
-    counts = torch.as_tensor(cache.valid[rows])
-    valid = torch.arange(cache.num_tokens) < counts[:, None]  # (n, N)
-    return Sample(tokens=cache.gather(rows), valid=valid, targets=targets.float())
+    return Sample(tokens=cache.tokens(rows), valid=cache.mask(rows), targets=targets.float())
 
 
 def _scores(name: str, train: Sample, test: Sample, grid: tuple[int, int], epochs: int, seed: int) -> Array:

@@ -34,8 +34,8 @@ def test_layers_are_picked_and_vectors_kept(make_cache: MakeCache, tmp_path: Pat
     parent = make_cache(10, dtype="int8", codec="blosc")
     converted = convert_cache(parent.path, tmp_path / "b.zarr", layers=[3], dtype="int4")
     assert converted.layers == (3,)
-    np.testing.assert_array_equal(converted.mean(3), parent.mean(3))
-    np.testing.assert_array_equal(converted.cls(3), parent.cls(3))
+    np.testing.assert_array_equal(converted.mean(layer=3), parent.mean(layer=3))
+    np.testing.assert_array_equal(converted.cls(layer=3), parent.cls(layer=3))
     assert converted.ids == parent.ids
     assert (converted.keys == parent.keys).all()
     again = convert_cache(parent.path, tmp_path / "c.zarr", layers=[12])  # same dtype: bit for bit

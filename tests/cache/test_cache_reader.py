@@ -89,14 +89,15 @@ def test_columns_leave_out_the_holes(make_cache: MakeCache, clips: Any) -> None:
     cache = TokenCache.open(cache.path)
     assert cache.clips.counts == [4, 2, 4, 1]
     assert cache.ids == [f"clip{index}" for index in range(11)]
-    assert cache.valid.tolist() == [clips.valid(index) for index in range(11)]
+    assert cache.num_valid.tolist() == [clips.valid(index) for index in range(11)]
     assert cache.rows_of([clips.key(7), b"x" * 16, clips.key(0)]) == [7, None, 0]
     for index in range(11):
         tokens = clips.tokens(index)
         assert torch.equal(torch.from_numpy(cache[index].copy()), tokens)
-        assert torch.allclose(torch.from_numpy(cache.mean()[index]), tokens[: clips.valid(index)].mean(0))
-        assert torch.equal(torch.from_numpy(cache.cls(3)[index]), clips.tokens(index, 3)[0])
-    assert torch.equal(cache.vectors("mean", [8, 2]), torch.from_numpy(cache.mean()[[8, 2]]))
+        assert torch.allclose(cache.mean()[index], tokens[: clips.valid(index)].mean(0))
+        assert torch.equal(cache.cls(layer=3)[index], clips.tokens(index, 3)[0])
+    assert torch.equal(cache.mean([8, 2]), cache.mean()[[8, 2]])
+    assert torch.equal(cache.cls([8, 2], layer=3), cache.cls(layer=3)[[8, 2]])
 
 
 def test_the_mean_is_of_the_tokens_before_they_were_quantised(make_cache: MakeCache, clips: Any) -> None:
@@ -129,7 +130,7 @@ def test_unknown_layers_and_readers_are_named(make_cache: MakeCache) -> None:
 
 def test_a_cache_is_a_zarr_group(make_cache: MakeCache) -> None:
     cache = make_cache()
-    assert cache.as_zarr()["valid"][:].tolist() == cache.valid.tolist()
+    assert cache.as_zarr()["valid"][:].tolist() == cache.num_valid.tolist()
 
 
 def test_the_environment_chooses_the_reader(make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +184,8 @@ def test_a_data_loader_gives_the_same_clips_in_every_kind_of_worker(
         list(DataLoader(dataset, batch_size=None, sampler=batches, **options)) if context != "spawn" else []
     )
     for loaded in filter(None, (one_by_one, gathered)):
-        assert torch.equal(torch.cat([tokens for tokens, _, _ in loaded]), expected)
-        assert torch.equal(torch.cat([vector for _, vector, _ in loaded]), torch.from_numpy(cache.cls()))
-        assert torch.cat([valid for _, _, valid in loaded]).tolist() == cache.valid.tolist()
+        assert torch.equal(torch.cat([tokens for tokens, _ in loaded]), expected)
+        assert torch.equal(torch.cat([valid for _, valid in loaded]), cache.mask(range(10)))
 
 
 def test_a_pickled_cache_is_its_path_and_reader(make_cache: MakeCache) -> None:
@@ -360,7 +360,7 @@ def test_opening_a_cache_does_not_wait_for_torch(make_cache: MakeCache) -> None:
     path = make_cache().path
     script = (
         "import sys; from featcache.cache import TokenCache; "
-        f"cache = TokenCache.open({str(path)!r}); cache.valid, cache.ids, cache[0]; "
+        f"cache = TokenCache.open({str(path)!r}); cache.num_valid, cache.ids, cache[0]; "
         "print({'torch', 'zarr'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, cwd="/")

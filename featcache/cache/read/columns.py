@@ -26,7 +26,7 @@ class ClipIndex:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.shards else 0
 
-    def check(self, rows: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def check(self, rows: "Sequence[int] | np.ndarray[Any, Any]") -> "np.ndarray[Any, np.dtype[np.int64]]":
         """The rows as an array.
 
         Raises:

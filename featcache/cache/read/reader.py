@@ -1,13 +1,16 @@
 """Reading a token cache at memory speed."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
 from featcache.cache.format.codecs import Bytes
+from featcache.cache.format.dtypes import StoreDtype
 from featcache.cache.format.layout import CLIP_KEY, VALID, ArraySpec, CacheLayout
 from featcache.cache.format.ledger import read_ledger
 from featcache.cache.format.metadata import read_attributes
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from featcache.cache.read.dataset import TokenDataset
+    from featcache.manifest import Manifest
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+    Rows = int | Sequence[int] | np.ndarray[Any, np.dtype[Any]] | Tensor
 
 
 class TokenCache:
@@ -66,54 +70,95 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, row: int) -> "np.ndarray[Any, Any]":
-        """The last layer's stored tokens of one clip (N, D), read-only; a view of the mapped file.
+    def __repr__(self) -> str:
+        (F, T), size = self.grid, len(self) * len(self.layers) * self.tokens_spec().row_bytes
+        layers = "" if len(self.layers) == 1 else f", layers {', '.join(map(str, self.layers))}"
+        return (
+            f"TokenCache({str(self.path)!r}: {self.fingerprint.get('encoder', '?')}, {len(self)} clips of "
+            f"{F} x {T} tokens x {self.dim} {self.dtype}{layers}, {size / 1e9:.3g} GB)"
+        )
 
-        bfloat16 comes as its bits in uint16, int4 as (N, D / 2) uint8.
+    @overload
+    def __getitem__(self, row: int) -> "np.ndarray[Any, Any]": ...
+    @overload
+    def __getitem__(self, row: slice) -> "np.ndarray[Any, Any]": ...
+    def __getitem__(self, row: int | slice) -> "np.ndarray[Any, Any]":
+        """The last layer's stored tokens of one clip (N, D), read-only: a view of the mapped file.
+
+        A slice gives (n, N, D), a copy. bfloat16 comes as its bits in uint16, int4 as (N, D / 2) uint8;
+        ``tokens`` gives floats.
         """
         spec = self.tokens_spec(None)
-        row = row + len(self) if row < 0 else row
+        if isinstance(row, slice):
+            rows = range(len(self))[row]
+            out = np.empty((len(rows), spec.row_bytes), dtype=np.uint8)
+            if len(rows):
+                self._access.read(spec, rows, out)
+            return out.view(spec.zarr).reshape(len(rows), *spec.row_shape)
+        (row,) = self._rows(row)
         return self._access.view(spec, row).view(spec.zarr).reshape(spec.row_shape)
 
-    def gather(
-        self, rows: "Sequence[int] | Tensor", layer: int | None = None, out: "Tensor | None" = None
-    ) -> "Tensor":
+    def __iter__(self) -> "Iterator[np.ndarray[Any, Any]]":
+        return (self[row] for row in range(len(self)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all files; what is read later opens them again."""
+        self.files.close()
+
+    def tokens(self, rows: "Rows", layer: int | None = None) -> "Tensor":
+        """Tokens of several clips as floats, (B, N, D): quantized ones as float32, others as stored."""
+        from featcache.cache.format.quantize import dequantize
+
+        return dequantize(self.gather(rows, layer), self.scales(rows, layer), self.dtype)
+
+    def mask(self, rows: "Rows") -> "Tensor":
+        """Which tokens of several clips stand for audio, (B, N) bool: what heads take as ``valid``."""
+        import torch
+
+        counts = torch.from_numpy(self.num_valid[self._rows(rows)].astype(np.int64))
+        return torch.arange(self.num_tokens) < counts.unsqueeze(1)
+
+    def gather(self, rows: "Rows", layer: int | None = None, out: "Tensor | None" = None) -> "Tensor":
         """Tokens of several clips as stored, copied into ``out`` (which may be pinned) if given.
 
         Shape:
             - output: (B, N, D) float16, bfloat16, float32 or int8; (B, N, D / 2) uint8 for int4
+
+        Raises:
+            IndexError: a row is not in -len..len-1.
+            InputError: ``out`` does not fit.
         """
-        return self._gather(self.tokens_spec(layer), self.layout.store.torch_name, _as_list(rows), out)
+        return self._gather(self.tokens_spec(layer), self.store.torch_name, rows, out)
 
-    def scales(self, rows: "Sequence[int] | Tensor", layer: int | None = None) -> "Tensor | None":
+    def scales(self, rows: "Rows", layer: int | None = None) -> "Tensor | None":
         """The scales of int8 and int4 tokens, (B, N) float32; None for other dtypes."""
-        if not self.layout.store.scaled:
+        if not self.store.scaled:
             return None
-        return self._gather(self.layout.scale(self._layer(layer)), "float32", _as_list(rows), None)
+        return self._gather(self.layout.scale(self._layer(layer)), "float32", rows, None)
 
-    def prefetch(self, rows: "Sequence[int] | Tensor", layer: int | None = None) -> None:
+    def prefetch(self, rows: "Rows", layer: int | None = None) -> None:
         """Have the tokens of these clips read ahead; returns at once."""
-        self._access.prefetch(self.tokens_spec(layer), _as_list(rows))
-        if self.layout.store.scaled:
-            self._access.prefetch(self.layout.scale(self._layer(layer)), _as_list(rows))
+        wanted = self._rows(rows)
+        self._access.prefetch(self.tokens_spec(layer), wanted)
+        if self.store.scaled:
+            self._access.prefetch(self.layout.scale(self._layer(layer)), wanted)
 
-    def vectors(self, kind: str, rows: "Sequence[int] | Tensor", layer: int | None = None) -> "Tensor":
-        """The "mean" or "cls" of several clips, (B, D) float32, without reading those of others."""
-        spec = self.layout.vector(kind, self._layer(layer))
-        return self._gather(spec, "float32", _as_list(rows), None)
+    def mean(self, rows: "Rows | None" = None, layer: int | None = None) -> "Tensor":
+        """Each clip's mean over its valid tokens, (B, D) float32; of all clips unless rows are given."""
+        return self._vectors("mean", rows, layer)
 
-    def mean(self, layer: int | None = None) -> Floats:
-        """Each clip's mean over its valid tokens, (n, D)."""
-        return read_column(self.path, self.layout.vector("mean", self._layer(layer)), self.clips)
-
-    def cls(self, layer: int | None = None) -> Floats | None:
-        """Each clip's cls token, (n, D); None where the encoder has none."""
-        if not self.has_cls:
-            return None
-        return read_column(self.path, self.layout.vector("cls", self._layer(layer)), self.clips)
+    def cls(self, rows: "Rows | None" = None, layer: int | None = None) -> "Tensor | None":
+        """Each clip's cls token, (B, D) float32; None where the encoder has none."""
+        return self._vectors("cls", rows, layer) if self.has_cls else None
 
     @cached_property
-    def valid(self) -> "np.ndarray[Any, np.dtype[np.int32]]":
+    def num_valid(self) -> "np.ndarray[Any, np.dtype[np.int32]]":
         """How many of each clip's tokens stand for audio, (n,); they come first."""
         return read_column(self.path, VALID, self.clips)
 
@@ -127,15 +172,50 @@ class TokenCache:
         """Each clip's id in the manifest that it was extracted for."""
         return read_ids(self.path, self.clips)
 
+    def find(self, ids: Iterable[str]) -> list[int]:
+        """The rows of clips by their ids.
+
+        Raises:
+            InputError: the cache has no clip of that id; the message has the nearest.
+        """
+        return [self._row_of(name) for name in ([ids] if isinstance(ids, str) else ids)]
+
     def rows_of(self, keys: Iterable[bytes]) -> list[int | None]:
         """The row of each key; None where the cache lacks it."""
         return [self._row_of_key.get(key) for key in keys]
 
-    def dataset(self, layer: int | None = None) -> "TokenDataset":
-        """The clips as a map-style torch dataset of (tokens, cls or mean, valid)."""
-        from featcache.cache.read.dataset import TokenDataset
+    def dataset(
+        self,
+        manifest: "Manifest | str | Path | None" = None,
+        *,
+        split: str | None = None,
+        layer: int | None = None,
+    ) -> "TokenDataset":
+        """The clips as a map-style torch dataset of (tokens, valid), or (tokens, valid, target) with labels.
 
-        return TokenDataset(self, layer)
+        Args:
+            manifest: whose labels are joined; its clips are found by their audio, as in ``probe``
+            split: "train", "valid" or "test" of the manifest; all of its clips unless given
+
+        Raises:
+            InputError: clips that are not in the cache, or a split that no clip has.
+        """
+        from featcache.cache.read.dataset import TokenDataset, choose_split, targets_of
+        from featcache.cache.read.join import join
+        from featcache.manifest import Manifest, load_manifest
+
+        if manifest is None:
+            if split is not None:
+                raise InputError("a cache knows no splits; give the manifest that has them")
+            return TokenDataset(self, range(len(self)), self.ids, layer=layer)
+        labels = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+        joined = join(self, labels, logging.getLogger("featcache").info)
+        single = all(len(clip.labels) == 1 for clip, _ in joined)
+        clips, rows = zip(*choose_split(joined, split, labels.path), strict=True)
+        return TokenDataset(
+            self, rows, [clip.id for clip in clips], layer=layer, classes=labels.classes,
+            targets=targets_of(clips, labels.classes, single),
+        )  # fmt: skip
 
     def stored(self, row: int) -> dict[str, Bytes]:
         """One clip's bytes in every array, by the array's name; uncompressed."""
@@ -146,6 +226,11 @@ class TokenCache:
         import zarr
 
         return zarr.open_group(self.path, mode="r")
+
+    @property
+    def store(self) -> StoreDtype:
+        """The storage format of the tokens."""
+        return self.layout.store
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -202,11 +287,19 @@ class TokenCache:
         """The array that holds a layer's tokens."""
         return self.layout.tokens(self._layer(layer))
 
-    def _gather(self, spec: ArraySpec, dtype_name: str, rows: list[int], out: "Tensor | None") -> "Tensor":
+    def _vectors(self, kind: str, rows: "Rows | None", layer: int | None) -> "Tensor":
+        spec = self.layout.vector(kind, self._layer(layer))
+        if rows is not None:  # without reading those of others
+            return self._gather(spec, "float32", rows, None)
         import torch
 
-        dtype = getattr(torch, dtype_name)
-        shape = (len(rows), *spec.row_shape)
+        return torch.from_numpy(read_column(self.path, spec, self.clips))
+
+    def _gather(self, spec: ArraySpec, dtype_name: str, rows: "Rows", out: "Tensor | None") -> "Tensor":
+        import torch
+
+        wanted = self._rows(rows)
+        dtype, shape = getattr(torch, dtype_name), (len(wanted), *spec.row_shape)
         if out is None:
             out = torch.empty(shape, dtype=dtype)
         elif out.shape != shape or out.dtype != dtype or not out.is_contiguous() or out.is_cuda:
@@ -214,10 +307,26 @@ class TokenCache:
                 f"gather needs a contiguous CPU buffer {shape} of {dtype}, "
                 f"found {tuple(out.shape)} of {out.dtype}"
             )
-        if rows:
-            self._access.read(spec, rows, out.view(torch.uint8).numpy().reshape(len(rows), -1))
+        if wanted:
+            self._access.read(spec, wanted, out.view(torch.uint8).numpy().reshape(len(wanted), -1))
         return out
 
+    def _rows(self, rows: "Rows") -> list[int]:
+        """Rows counted from 0; negative ones count from the end."""
+        wanted = np.atleast_1d(np.asarray(rows))
+        if wanted.size and wanted.dtype.kind not in "iu":
+            raise InputError(f"rows are whole numbers, not {wanted.dtype}; find(ids) gives those of ids")
+        counted = np.where(wanted < 0, wanted + len(self), wanted)
+        found: list[int] = self.clips.check(counted).tolist()
+        return found
 
-def _as_list(rows: "Sequence[int] | Tensor") -> list[int]:
-    return np.asarray(rows, dtype=np.int64).reshape(-1).tolist()
+    def _row_of(self, name: str) -> int:
+        if name not in self._row_of_id:
+            raise unknown(
+                f"clip in {self.path}", name, get_close_matches(name, self.ids, n=3) or self.ids[:3]
+            )
+        return self._row_of_id[name]
+
+    @cached_property
+    def _row_of_id(self) -> dict[str, int]:
+        return {name: row for row, name in reversed(list(enumerate(self.ids)))}

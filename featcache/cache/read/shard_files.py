@@ -106,6 +106,12 @@ class ShardFiles:
     def __len__(self) -> int:
         return len(self._open)
 
+    def close(self) -> None:
+        """Let go of every file that nobody else uses."""
+        with self._lock:
+            self._open.clear()
+            self._bytes = 0
+
     def _shrink(self) -> None:
         while len(self._open) > 1 and (len(self._open) > self.max_open or self._bytes > self.max_bytes):
             _, file = self._open.popitem(last=False)

@@ -1,7 +1,6 @@
 """Writing a token cache: clip by clip in, whole durable shards out."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +13,7 @@ from featcache.cache.format.fingerprint import check_same_tokens
 from featcache.cache.format.layout import KEY_BYTES, CacheLayout
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.read.reader import TokenCache
+from featcache.cache.write.clip_buffer import small_blocks
 from featcache.cache.write.lock import WriterLock
 from featcache.cache.write.recovery import check_target, open_layout, recover, shard_row_count
 from featcache.cache.write.shard_queue import ShardQueue
@@ -91,7 +91,7 @@ class CacheWriter:
             CacheError: an earlier shard could not be written.
         """
         self._check(clip_id, key, tokens, cls, valid)
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad():
             vectors: dict[str, Mapping[int, Tensor]] = {
                 "mean": mean or {layer: _mean(tokens[layer][:valid]) for layer in self.layout.layers}
             }
@@ -188,18 +188,9 @@ class CacheWriter:
             self._lock.release()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # A clip is too little work to share: beside an encoder and decoders that keep all cores busy,
-    # threads waiting for each other made this 20 times slower.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _mean(tokens: Tensor) -> Tensor:
     """(n, D) to (D,) float32; of no tokens it is zero."""
-    return tokens.mean(dim=0, dtype=torch.float32) if len(tokens) else torch.zeros(tokens.shape[1])
+    total = torch.zeros(tokens.shape[1])
+    for block in small_blocks(tokens):
+        total += block.sum(dim=0, dtype=torch.float32)
+    return total / max(len(tokens), 1)
