@@ -26,7 +26,7 @@ def test_evidence_is_what_a_plain_loop_puts_on_the_winning_tokens(cache: TokenCa
     usual = usual_scores(head, cache, range(len(cache)))
     F, _ = cache.grid
     for row in (0, 1, 5):
-        tokens = torch.from_numpy(cache[row].copy())[: cache.valid[row]]
+        tokens = torch.from_numpy(cache[row].copy())[: cache.num_valid[row]]
         wanted = torch.zeros(3, *cache.grid)
         for p, prototype in enumerate(torch.where(head.prototypes >= 0, 1.0, -1.0)):
             cosine = torch.cosine_similarity(tokens, prototype, dim=-1)
@@ -40,7 +40,7 @@ def test_evidence_is_what_a_plain_loop_puts_on_the_winning_tokens(cache: TokenCa
 def test_without_a_usual_score_evidence_sums_to_the_logit(cache: TokenCache, head: ProtoBin) -> None:
     # So low a usual score that every prototype matches better than usual.
     low = torch.full((12,), -1.0)
-    valid = torch.arange(12)[None] < int(cache.valid[3])
+    valid = torch.arange(12)[None] < int(cache.num_valid[3])
     logits = head(torch.from_numpy(cache[3].copy())[None], None, valid)[0]
     at_usual = head.classify(low)
     torch.testing.assert_close(evidence(head, cache, 3, low).sum(dim=(1, 2)), (logits - at_usual).detach())

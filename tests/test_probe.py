@@ -14,14 +14,17 @@ from featcache.cache import TokenCache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
 from featcache.heads import HEADS, load
-from featcache.heads.data.batch import Batch, Scratch
+from featcache.heads.data.batch import Batch
 from featcache.heads.data.loader import epoch_order, num_batches, read_ahead, train_steps
 from featcache.heads.data.splits import hold_out
-from featcache.heads.data.tasks import Sealed
+from featcache.heads.data.tasks import Part, Sealed
 from featcache.heads.probing.experiment import open_experiment
 from featcache.heads.probing.probe import probe
+from featcache.heads.report.metrics import all_metrics
+from featcache.heads.report.results import Result as Line
 from featcache.heads.report.results import read_results
 from featcache.heads.training.trial import Trial
+from featcache.scratch import Scratch
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
@@ -316,3 +319,36 @@ def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
     )
     assert [result["fold"] for result in results] == list("12345")
     assert np.mean([result.value for result in results]) > 0.4  # 0.1 by chance
+
+
+@pytest.mark.parametrize("head", ["protobin", "protofloat", "proto", "cgp:num_prototypes=9"])
+def test_the_form_of_the_match_does_not_change_a_test_score(
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    """The same head on the same cache, whatever a machine chooses: scores agree to 1e-4."""
+    from featcache.heads.matching import native
+
+    cache, manifest = make_tokens(clips=120)
+    (result,) = probe(cache, manifest, heads=[head], out=tmp_path, **QUICK)
+    ids, _, _ = result.scores()
+    store = TokenCache.open(cache)
+    rows = store.find(ids)
+    trained = load(result.file("head"))
+    layers = HEADS[result["head"]].reads == "layers"
+    tokens = store.tokens(rows).unsqueeze(1) if layers else store.gather(rows)
+    scores = {}
+    for form in ("native", "blocks", "reference"):
+        if form == "native" and native.library() is None:
+            continue
+        monkeypatch.setenv("FEATCACHE_MATCH", form)
+        with torch.no_grad():
+            logits = trained(tokens, None, store.mask(rows)).numpy()
+        scores[form] = all_metrics(logits, result_part(result), "multi-label")["mAP"]
+    assert max(scores.values()) - min(scores.values()) <= 1e-4
+    assert scores["blocks"] == pytest.approx(result["test"]["mAP"], abs=1e-4)
+
+
+def result_part(result: Line) -> Part:
+    """The test labels of a result, as they were scored."""
+    ids, _, targets = result.scores()
+    return Part(rows=np.arange(len(ids)), targets=targets, ids=tuple(ids))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import melscale_fbanks
 
 from featcache.audio.blocks import device_type, in_blocks, require_samples
-from featcache.audio.mel import htk_bank
 
 
 class MelDecibels(nn.Module):
@@ -35,7 +35,9 @@ class MelDecibels(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(self.n_fft))
-        self.register_buffer("bank", htk_bank(self.sample_rate, self.n_fft // 2 + 1, 64))
+        with torch.device("cpu"):  # also where the model is laid out without memory: it looks at the values
+            bank = melscale_fbanks(self.n_fft // 2 + 1, 0.0, self.sample_rate / 2, 64, self.sample_rate)
+        self.register_buffer("bank", bank)
 
     def num_frames(self, num_samples: int) -> int:
         """How many frames a waveform gives."""

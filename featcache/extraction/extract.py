@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featcache.arguments import ABOVE_ZERO, COUNT, Rule, check
 from featcache.audio.load import RESAMPLER
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
+from featcache.cache.format.codecs import CODECS
+from featcache.cache.format.dtypes import STORE_DTYPES
 from featcache.devices import choose_device, device_name, versions
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
 from featcache.extraction.fill import Extraction, Filler
-from featcache.extraction.runner import Runner
+from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.windows import window_manifest
@@ -20,6 +23,17 @@ from featcache.records import add_run
 from featcache.weights.checkpoint import weights_digest
 
 WINDOWS = "windows.csv"
+RULES: dict[str, Rule | Sequence[str]] = {
+    "clip_seconds": ABOVE_ZERO,
+    "dtype": tuple(COMPUTE_DTYPES),
+    "batch_size": COUNT,
+    "workers": COUNT,
+    "store_dtype": tuple(STORE_DTYPES),
+    "codec": tuple(CODECS),
+    "shard_clips": COUNT,
+    "window_seconds": ABOVE_ZERO,
+    "hop_seconds": ABOVE_ZERO,
+}
 
 
 def extract(
@@ -39,7 +53,7 @@ def extract(
     shard_clips: int | None = None,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
-    reuse: Sequence[str | Path] = (),
+    reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -62,6 +76,19 @@ def extract(
         Interrupted: Ctrl-C; what is finished is kept.
     """
     began = time.perf_counter()
+    check(
+        RULES,
+        {
+            "clip_seconds": clip_seconds, "dtype": dtype, "batch_size": batch_size, "workers": workers,
+            "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
+            "window_seconds": window_seconds, "hop_seconds": hop_seconds,
+        },
+    )  # fmt: skip
+    if hop_seconds is not None and window_seconds is None:
+        raise InputError(
+            "hop_seconds says how far windows are apart; give window_seconds too",
+            options=("hop_seconds", "window_seconds"),
+        )
     manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     missing = manifest.missing_files()
     if missing and not skip_failed:
@@ -86,7 +113,8 @@ def extract(
             write_manifest(result.manifest, clips.clips)
         add_run(result.cache, _run_record(result.manifest, runner, batch_size))
         filler = Filler(writer, runner, result, batch_size=batch_size, workers=workers, progress=progress)
-        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in reuse])
+        others = [reuse] if isinstance(reuse, str | Path) else reuse
+        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others])
     result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
     result.seconds = time.perf_counter() - began
     return result

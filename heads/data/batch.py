@@ -1,6 +1,5 @@
 """What was read of a batch of clips, and the part of it that each head wants."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featcache.cache.format.quantize import dequantize
+from featcache.scratch import Scratch
 
 Need = tuple[Literal["tokens", "cls", "mean"], int]  # what of a clip is read, of which layer
 
@@ -31,23 +31,6 @@ def needs_of(reads: str, layers: Sequence[int], layer: int, has_cls: bool) -> se
     if reads != "tokens":
         wants.add((vector, layer))
     return wants
-
-
-class Scratch:
-    """Host memory that is used again: fresh pages cost more than the copy that fills them."""
-
-    def __init__(self) -> None:
-        self._held: dict[object, Tensor] = {}
-
-    def take(self, name: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-        """Memory of this shape; what was taken under the same name before is overwritten."""
-        if like.device.type != "cpu":  # accelerators have allocators that do this themselves
-            return torch.empty(*shape, dtype=dtype, device=like.device)
-        count = math.prod(shape)
-        held = self._held.get(name)
-        if held is None or held.numel() < count or held.dtype != dtype:
-            held = self._held[name] = torch.empty(count, dtype=dtype)
-        return held[:count].view(*shape)
 
 
 @dataclass
@@ -116,7 +99,7 @@ class Batch:
     def _widened(self, floats: Tensor, layer: int) -> Tensor:
         if floats.dtype == torch.float32 or self.scratch is None:
             return floats.float()
-        return self.scratch.take(("floats", layer), floats.shape, floats, torch.float32).copy_(floats)
+        return self.scratch.take(("floats", layer), floats.shape).copy_(floats)
 
     def select(self, places: NDArray[np.int64]) -> "Batch":
         """The clips at these places, in this order, in memory of their own."""
@@ -137,7 +120,7 @@ class Batch:
 
         def collect(name: object, tensors: Sequence[Tensor]) -> Tensor:
             first, shape = tensors[0], (len(places), *tensors[0].shape[1:])
-            taken = (scratch or Scratch()).take(("picked", name), shape, first, first.dtype)
+            taken = (scratch or Scratch()).take(("picked", name), shape, first.dtype, first.device)
             for tensor, (to, out_of) in zip(tensors, cuts, strict=True):
                 to, out_of = to.to(tensor.device), out_of.to(tensor.device)
                 if len(to) == len(places):

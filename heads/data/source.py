@@ -10,7 +10,8 @@ from torch import Tensor
 
 from featcache.cache.format.dtypes import store_dtype
 from featcache.devices import free_memory
-from featcache.heads.data.batch import Batch, Need, Scratch
+from featcache.heads.data.batch import Batch, Need
+from featcache.scratch import Scratch
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache

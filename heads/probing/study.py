@@ -5,7 +5,8 @@ trials, so a search that was cut off is replayed from its recorded scores and go
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -15,8 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from featcache.heads.training.rng import mixed_seed
 from featcache.heads.training.trial import Outcome
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -38,7 +37,8 @@ class Study:
         self.trials: list[optuna.Trial] = []
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=rungs[1])
         self._points = _sobol(self.space, seed)
-        self.study = optuna.create_study(direction="maximize", sampler=self._points, pruner=pruner)
+        with _quiet():
+            self.study = optuna.create_study(direction="maximize", sampler=self._points, pruner=pruner)
 
     def ask(self, count: int) -> list[dict[str, float]]:
         """The settings of the next ``count`` trials."""
@@ -68,7 +68,19 @@ class Study:
         """A trial has ended."""
         state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         value = outcome.score if outcome.status == "done" else None
-        self.study.tell(self.trials[number], value, state[outcome.status])
+        with _quiet():
+            self.study.tell(self.trials[number], value, state[outcome.status])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without optuna's own lines, and with its verbosity as it was before: that is the user's."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _sobol(space: dict[str, BaseDistribution], seed: int) -> BaseSampler:

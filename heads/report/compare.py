@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featcache.arguments import FROM_ZERO, check
 from featcache.errors import InputError
 from featcache.heads.report.plots import draw_ranks, draw_wins, write_figure
 from featcache.heads.report.published import published
@@ -31,7 +32,7 @@ class Comparison:
 
 
 def compare(
-    results: Sequence[str | Path],
+    results: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
     reference: str | None = None,
@@ -49,6 +50,8 @@ def compare(
         MissingError: a path does not exist.
         InputError: a file holds no results.
     """
+    check({"draws": FROM_ZERO}, {"draws": draws})
+    results = [results] if isinstance(results, str | Path) else results
     found = cells(read_results(results))
     if not found:
         raise InputError(f"no results in {', '.join(map(str, results))}; make some with 'featcache probe'")

@@ -21,8 +21,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from featcache.audio.fbank import KaldiFbank
-from featcache.audio.mel import in_bands, kaldi_bank
+from featcache.audio.fbank import KaldiFbank, mel_bands
 from featcache.audio.melspec import MelDecibels
 
 Bank = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -103,7 +102,7 @@ def compare(case: Case, batch: int, seconds: float, device: str, repeats: int) -
 
     length = 2 ** (case.sample_rate // 40 - 1).bit_length()
     frames = torch.randn(round(seconds * 100) - 2, length, generator=random).to(device)
-    bands = in_bands(kaldi_bank(case.sample_rate, length // 2, 128).to(device))
+    bands = mel_bands(case.sample_rate, length // 2, 128, torch.device(device))
     spectrum, squares = torch.fft.rfft(frames), torch.rand(len(frames), length + 2, device=device)
 
     def least() -> list[Tensor]:

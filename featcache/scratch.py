@@ -1,0 +1,41 @@
+"""Host memory that is used again: fresh pages cost more than the copy or the arithmetic that fills them."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """Buffers by name. What was taken under a name before is overwritten.
+
+    On accelerators every buffer is new: their allocators use memory again themselves.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[object, Tensor] = {}
+
+    def take(
+        self,
+        name: object,
+        shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        zeroed: bool = False,
+    ) -> Tensor:
+        """Memory of this shape.
+
+        Args:
+            zeroed: zeros when it is new; what the caller leaves alone stays zero as long as only the
+                first axis changes
+        """
+        make = torch.zeros if zeroed else torch.empty
+        if torch.device(device).type != "cpu":
+            return make(*shape, dtype=dtype, device=device)
+        count = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.numel() < count or held.dtype != dtype:
+            held = self._held[name] = make(count, dtype=dtype)
+        return held[:count].view(*shape)
