@@ -12,7 +12,7 @@ Norm = Literal["none", "batch", "layer"]
 MOMENTUM, EPS = 0.1, 1e-5  # torch's
 
 
-class FeatureNorm(nn.BatchNorm1d):
+class FeatureNorm(nn.Module):
     """Batch norm without weights of its own, as MAE, AIM and M2D put before the classifier of a probe.
 
     Evaluation uses running statistics: a clip's logits do not depend on the clips beside it.
@@ -21,9 +21,19 @@ class FeatureNorm(nn.BatchNorm1d):
         He et al. 2022, arXiv 2111.06377, appendix A.1; https://github.com/apple/ml-aim
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, width: int) -> None:
-        super().__init__(width, eps=EPS, momentum=MOMENTUM, affine=False)
-        self.num_batches_tracked = None  # only a momentum of None would need it
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, width); in training the running statistics move by a tenth."""
+        return nn_f.batch_norm(
+            features, self.running_mean, self.running_var, training=self.training, momentum=MOMENTUM, eps=EPS
+        )
 
 
 def build_norm(norm: Norm, width: int) -> nn.Module:
