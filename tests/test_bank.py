@@ -14,7 +14,7 @@ from featcache.errors import FeatcacheError
 from featcache.heads import HEADS
 from featcache.heads.attentive import Attentive
 from featcache.heads.base import Inputs, Parameters
-from featcache.heads.data.loader import train_steps
+from featcache.heads.data.loader import Learner, train_steps
 from featcache.heads.data.tasks import Kind
 from featcache.heads.linear import Linear
 from featcache.heads.probing.experiment import Experiment, open_experiment
@@ -23,7 +23,7 @@ from featcache.heads.training.losses import build_loss
 from featcache.heads.training.optimizer import cosine
 from featcache.heads.training.rng import Streams, mixed_seed, seeded
 from featcache.heads.training.stack import Stack
-from featcache.heads.training.trainer import Bank
+from featcache.heads.training.trainer import Trainer
 from featcache.heads.training.trial import Outcome, Training, Trial, fresh_head
 from featcache.heads.training.validation import score_stack, stacked_average_precision
 
@@ -39,7 +39,7 @@ def open_at(made: tuple[Path, Path], **options: object) -> Experiment:
 
 
 def train(experiment: Experiment, trials: Sequence[Trial], training: Training) -> list[Outcome]:
-    return Bank(trials, experiment.tasks, experiment.source(trials), training).train()
+    return Trainer(trials, experiment.tasks, experiment.source(trials), training).train()
 
 
 def trial(head: str, **settings: object) -> Trial:
@@ -93,17 +93,18 @@ def test_a_trial_is_what_a_plain_loop_of_torch_trains(name: str, make_tokens: Ma
 def plain_loop(experiment: Experiment, own: Trial, training: Training) -> nn.Module:
     """The training of one head as anyone would write it."""
     task, source = experiment.tasks[own.task], experiment.source([own])
+    learner = Learner(task.train.rows, own.seed)
     head, loss = fresh_head(own, task, experiment.cache), build_loss(own.loss)
     head.train()
     optimizer = torch.optim.AdamW(head.param_groups(own.lr, own.weight_decay))
     base = [group["lr"] for group in optimizer.param_groups]
     batches = [
-        list(train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch))
+        list(train_steps(source, [learner], training.batch_size, training.seed, epoch))
         for epoch in range(training.epochs)
     ]
     total, step = sum(map(len, batches)), 0
     for epoch in range(training.epochs):
-        for batch in train_steps(source, [task.train.rows], training.batch_size, training.seed, epoch):
+        for batch in train_steps(source, [learner], training.batch_size, training.seed, epoch):
             share = cosine(step, total, warmup=round(training.warmup_epochs * len(batches[0])))
             for group, lr in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = lr * share
@@ -173,12 +174,63 @@ def test_the_best_epoch_is_kept_not_the_last(make_tokens: Make) -> None:
     assert outcome.epoch == 1 + int(np.argmax(outcome.scores))
 
 
+def test_of_equal_validation_scores_the_last_epoch_is_kept(make_tokens: Make) -> None:
+    """A few held-out clips tie all the time; the first of many equal epochs is the least trained."""
+    experiment = open_at(make_tokens(clips=24, single=True))
+    task = experiment.tasks[0]
+    assert len(task.valid) == 6
+    (outcome,) = train(
+        experiment, [trial("protobin", lr=0.05, loss="cross-entropy")], Training(epochs=40, batch_size=8)
+    )
+    best = max(outcome.scores)
+    assert outcome.scores.count(best) > 1
+    assert outcome.epoch == 40 - outcome.scores[::-1].index(best)
+    assert outcome.best_at == 1 + outcome.scores.index(best)
+
+
+def test_a_plateau_ends_by_itself_with_a_falling_rate_and_keeps_the_end(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens(clips=24, single=True))
+    training = Training(epochs=60, batch_size=8, schedule="plateau", patience=4, min_epochs=8, decay=0.25)
+    ended = train(
+        experiment, [trial("protobin", lr=lr, loss="cross-entropy") for lr in (0.05, 1e-6)], training
+    )
+    for outcome in ended:
+        assert outcome.status == "done"
+        assert outcome.plateau
+        assert outcome.decays_from is not None
+        assert outcome.decays_from >= max(8, outcome.best_at + 4)
+        assert len(outcome.scores) == outcome.decays_from + max(1, round(0.25 * outcome.decays_from))
+        assert outcome.epoch == len(outcome.scores)  # six held-out clips choose nothing
+
+
+def test_a_head_that_gets_better_to_the_end_did_not_reach_its_plateau(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens(clips=24, single=True))
+    training = Training(epochs=10, batch_size=8, schedule="plateau", patience=50, decay=0.25)
+    (outcome,) = train(experiment, [trial("protobin", lr=0.01, loss="cross-entropy")], training)
+    assert outcome.plateau is False
+    assert len(outcome.scores) == 10
+
+
+def test_each_head_of_a_plateau_ends_as_it_would_alone(make_tokens: Make) -> None:
+    experiment = open_at(make_tokens(clips=48, single=True))
+    training = Training(epochs=30, batch_size=8, schedule="plateau", patience=3, min_epochs=2, passes=2)
+    trials = [trial("protobin", lr=lr, loss="cross-entropy") for lr in (0.05, 0.01, 1e-6)]
+    together = train(experiment, trials, training)
+    for own, outcome in zip(trials, together, strict=True):
+        (alone,) = train(experiment, [own], training)
+        assert (alone.decays_from, alone.scores) == (outcome.decays_from, outcome.scores)
+        assert alone.state is not None
+        assert outcome.state is not None
+        for name, value in alone.state.items():
+            torch.testing.assert_close(outcome.state[name], value, **ROUNDING)
+
+
 def test_out_of_memory_halves_the_group_and_changes_nothing(
     make_tokens: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = open_at(make_tokens())
     training = Training(epochs=3, batch_size=16, select="last")
-    trials = [trial("mhca", options={"num_heads": 4}, seed=seed) for seed in range(5)]
+    trials = [trial("mhca", options={"num_heads": 4}, lr=0.01 / (1 + k)) for k in range(5)]
     plain = train(experiment, trials, training)
     form = Attentive.stacked_pool
     sizes = []

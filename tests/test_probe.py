@@ -15,7 +15,7 @@ from featcache.cli.main import featcache
 from featcache.errors import InputError
 from featcache.heads import HEADS, load
 from featcache.heads.data.batch import Batch
-from featcache.heads.data.loader import epoch_order, num_batches, read_ahead, train_steps
+from featcache.heads.data.loader import Learner, epoch_order, num_batches, own_order, read_ahead, train_steps
 from featcache.heads.data.splits import hold_out
 from featcache.heads.data.tasks import Part, Sealed
 from featcache.heads.probing.experiment import open_experiment
@@ -117,11 +117,11 @@ def test_a_fold_in_a_shared_pass_is_the_fold_alone(make_tokens: Make, tmp_path: 
     shared = probe(*made, heads=["protobin"], out=tmp_path, folds=True, device_cache="off", **QUICK)
     experiment = open_experiment(made[0], [made[1]], device=CPU, say=lambda line: None, folds=True)
     from featcache.heads.probing.presets import UNMUTE
-    from featcache.heads.training.trainer import Bank
+    from featcache.heads.training.trainer import Trainer
 
     training = UNMUTE.training(experiment.tasks, seed=0, **QUICK)
     trial = Trial(head="protobin", task=2, layer=2, lr=0.02, weight_decay=1e-4, loss="cross-entropy")
-    (alone,) = Bank([trial], experiment.tasks, experiment.source([trial]), training).train()
+    (alone,) = Trainer([trial], experiment.tasks, experiment.source([trial]), training).train()
     assert shared[2]["valid_scores"] == pytest.approx(alone.scores)
     assert shared[2]["train_losses"] == pytest.approx(alone.losses, rel=1e-4)
 
@@ -160,6 +160,36 @@ def test_the_order_of_an_epoch_depends_on_clips_seed_and_epoch_alone() -> None:
     assert (subset[epoch_order(keys[subset], 3, 1)] == order[np.isin(order, subset)]).all()
 
 
+def test_each_seed_has_an_order_of_its_own_within_a_few_batches() -> None:
+    keys = np.random.default_rng(0).integers(256, size=(100, 16), dtype=np.uint8)
+    common = epoch_order(keys, 0, 1)
+    one, two = (own_order(common, keys, 40, seed, 1) for seed in (1, 2))
+    assert not np.array_equal(one, two)
+    for start in (0, 40, 80):
+        part = slice(start, start + 40)
+        assert set(one[part]) == set(two[part]) == set(common[part])
+
+
+@pytest.mark.parametrize("device_cache", ["on", "off"])
+def test_seeds_that_share_a_read_each_see_all_clips_in_their_own_order(
+    device_cache: str, make_tokens: Make
+) -> None:
+    made = make_tokens(clips=96)
+    experiment = open_experiment(
+        made[0], [made[1]], device=CPU, say=lambda line: None, device_cache=device_cache
+    )  # type: ignore[arg-type]
+    task = experiment.tasks[0]
+    source = experiment.source([Trial(head="protobin", task=0, layer=2, lr=1, weight_decay=0, loss="bce")])
+    learners = [Learner(task.train.rows, seed) for seed in (0, 1)]
+    seen: list[list[int]] = [[], []]
+    for step in train_steps(source, learners, 3, 0, 0):
+        rows = task.train.rows[step.positions]
+        assert torch.equal(step.batch.parts["tokens", 2], experiment.cache.gather(rows.tolist()))
+        seen[step.learner] += rows.tolist()
+    assert sorted(seen[0]) == sorted(seen[1]) == sorted(task.train.rows.tolist())
+    assert seen[0] != seen[1]
+
+
 @pytest.mark.parametrize("device_cache", ["on", "off"])
 def test_batches_are_the_same_from_memory_and_from_disk(device_cache: str, make_tokens: Make) -> None:
     made = make_tokens()
@@ -170,7 +200,7 @@ def test_batches_are_the_same_from_memory_and_from_disk(device_cache: str, make_
     trial = Trial(head="protobin", task=0, layer=2, lr=1, weight_decay=0, loss="bce")
     source = experiment.source([trial])
     seen = []
-    for step in train_steps(source, [task.train.rows], 16, 0, 0):
+    for step in train_steps(source, [Learner(task.train.rows, 0)], 16, 0, 0):
         rows = task.train.rows[step.positions]
         assert torch.equal(step.batch.parts["tokens", 2], experiment.cache.gather(rows.tolist()))
         seen += rows.tolist()

@@ -2,7 +2,9 @@
 
 The order of an epoch sorts clips by a hash of (seed, epoch, what the clip is). It covers the whole
 set, is the same for any encoder, cache layout or reader, and the order of a subset (the train
-clips of a fold) is the whole order with the others left out: so folds can share one read.
+clips of a fold) is the whole order with the others left out: so folds can share one read. Each head
+then shuffles a few batches at a time by its own seed: seeds differ in their order too, and still share
+the read.
 """
 
 import queue
@@ -18,6 +20,8 @@ from featcache.heads.data.batch import Batch
 from featcache.heads.data.source import Source
 
 Rows = NDArray[np.int64]
+Plan = list[tuple[Rows, Rows]]  # of each batch: positions in the train part, and rows of the cache
+WINDOW = 8  # batches within which each seed has an order of its own
 
 
 def epoch_order(keys: NDArray[np.uint8], seed: int, epoch: int) -> Rows:
@@ -45,6 +49,20 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def own_order(order: Rows, keys: NDArray[np.uint8], window: int, seed: int, epoch: int) -> Rows:
+    """The order of one seed: every ``window`` neighbours of the common order, shuffled.
+
+    Shape:
+        - order: (n,) into keys (n, 16)
+        - output: (n,)
+    """
+    shuffled = epoch_order(keys, seed, epoch)
+    place = np.empty_like(shuffled)
+    place[shuffled] = np.arange(len(shuffled))
+    blocks = [order[start : start + window] for start in range(0, len(order), window)]
+    return np.concatenate([block[np.argsort(place[block], kind="stable")] for block in blocks])
+
+
 def num_batches(clips: int, batch_size: int) -> int:
     """Batches of an epoch: the last may be short, but never one clip alone.
 
@@ -60,63 +78,72 @@ def num_batches(clips: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of one task: which of its train clips, and their tokens."""
+    """One batch for one learner: which of its train clips, and their tokens."""
 
-    task: int
-    positions: Rows  # (B,) into the task's train part
+    learner: int
+    positions: Rows  # (B,) into the train part of the learner's task
     batch: Batch
 
 
+@dataclass(frozen=True)
+class Learner:
+    """Heads that see the same clips in the same order: those of one task and one seed."""
+
+    rows: Rows  # the train rows of its task
+    seed: int
+
+
 def train_steps(
-    source: Source, rows: Sequence[Rows], batch_size: int, seed: int, epoch: int
+    source: Source, learners: Sequence[Learner], batch_size: int, seed: int, epoch: int
 ) -> Iterator[Step]:
-    """The batches of one epoch of every task; each row is read once, whatever number need it.
-
-    Args:
-        rows: the train rows of each task
-    """
+    """The batches of one pass of every learner; each row is read once, whatever number need it."""
+    plans = [_plan(source, own, batch_size, seed, epoch) for own in learners]
     if source.resident:
-        for task, own in enumerate(rows):
-            for positions, chosen in _plan(source.keys[own], own, batch_size, seed, epoch):
-                yield Step(task, positions, source.read(chosen))
-    elif all(np.array_equal(own, rows[0]) for own in rows):
-        plan = _plan(source.keys[rows[0]], rows[0], batch_size, seed, epoch)
-        with closing(read_ahead(source, [own for _, own in plan])) as batches:
-            for (positions, _), batch in zip(plan, batches, strict=True):
-                for task in range(len(rows)):
-                    yield Step(task, positions, batch)
+        for number, plan in enumerate(plans):
+            for positions, chosen in plan:
+                yield Step(number, positions, source.read(chosen))
+    elif all(_same(plan, plans[0]) for plan in plans):
+        with closing(read_ahead(source, [own for _, own in plans[0]])) as batches:
+            for (positions, _), batch in zip(plans[0], batches, strict=True):
+                for number in range(len(learners)):
+                    yield Step(number, positions, batch)
     else:
-        yield from _windowed(source, rows, batch_size, seed, epoch)
+        union = np.unique(np.concatenate([own.rows for own in learners]))
+        union = union[epoch_order(source.keys[union], seed, epoch)]
+        yield from _windowed(source, union, plans, batch_size)
 
 
-def _windowed(source: Source, rows: Sequence[Rows], batch_size: int, seed: int, epoch: int) -> Iterator[Step]:
-    """``train_steps`` of tasks with different clips: blocks of the union, held until all have passed."""
-    union = np.unique(np.concatenate(rows))
-    union = union[epoch_order(source.keys[union], seed, epoch)]
+def _windowed(source: Source, union: Rows, plans: Sequence[Plan], batch_size: int) -> Iterator[Step]:
+    """``train_steps`` of learners that differ: blocks of the union, held until all have passed."""
     place = np.full(source.num_rows, -1, dtype=np.int64)
     place[union] = np.arange(len(union))
-    queues = [iter(_plan(source.keys[own], own, batch_size, seed, epoch)) for own in rows]
-    waiting = [next(steps, None) for steps in queues]
+    done = [0] * len(plans)  # batches of each learner that it has had
     held: list[Batch] = []
     first = last = 0  # the places that the held blocks cover
     with closing(read_ahead(source, _cut(union, batch_size), keep=True)) as batches:
         for batch in batches:
             held.append(batch)
             last += len(batch)
-            for task, steps in enumerate(queues):
-                while (step := waiting[task]) and place[step[1]].max() < last:
-                    yield Step(task, step[0], Batch.pick(held, place[step[1]] - first, source.scratch))
-                    waiting[task] = next(steps, None)
-            needed = min((int(place[step[1]].min()) for step in waiting if step), default=last)
+            for number, plan in enumerate(plans):
+                while done[number] < len(plan) and place[plan[done[number]][1]].max() < last:
+                    positions, rows = plan[done[number]]
+                    yield Step(number, positions, Batch.pick(held, place[rows] - first, source.scratch))
+                    done[number] += 1
+            # Within its window a learner may still reach back.
+            windows = [plan[begun : begun + WINDOW] for plan, begun in zip(plans, done, strict=True)]
+            needed = min((int(place[rows].min()) for own in windows for _, rows in own), default=last)
             while held and first + len(held[0]) <= needed:
                 first += len(held.pop(0))
 
 
-def _plan(
-    keys: NDArray[np.uint8], rows: Rows, batch_size: int, seed: int, epoch: int
-) -> list[tuple[Rows, Rows]]:
-    order = epoch_order(keys, seed, epoch)
-    return [(positions, rows[positions]) for positions in _cut(order, batch_size)]
+def _plan(source: Source, learner: Learner, batch_size: int, seed: int, epoch: int) -> Plan:
+    keys = source.keys[learner.rows]
+    order = own_order(epoch_order(keys, seed, epoch), keys, WINDOW * batch_size, learner.seed, epoch)
+    return [(positions, learner.rows[positions]) for positions in _cut(order, batch_size)]
+
+
+def _same(one: Plan, other: Plan) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a[1], b[1]) for a, b in zip(one, other, strict=True))
 
 
 def _cut(order: Rows, batch_size: int) -> list[Rows]:

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from featcache.heads.base import Head, Inputs
 from featcache.heads.training.losses import build_loss
-from featcache.heads.training.optimizer import StackedAdamW, clip_rows, cosine, gradient_norms
+from featcache.heads.training.optimizer import (
+    Decay,
+    StackedAdamW,
+    clip_rows,
+    cosine,
+    falling,
+    gradient_norms,
+)
 from featcache.heads.training.rng import Streams
 from featcache.heads.training.stack import Stack
 from featcache.heads.training.trial import Training, Trial
@@ -46,6 +53,7 @@ class Group:
         self.loss = torch.vmap(build_loss(trials[0].loss), in_dims=(0, None))
         best = self.stack.state() if keep else {}
         self.best = {name: value.clone() for name, value in best.items()}
+        self.decays: list[Decay | None] = [None] * len(ids)
         self.loss_sum = torch.zeros(len(ids), device=device)
         self.loss_count = 0
 
@@ -71,15 +79,22 @@ class Group:
         gradients = dict(zip(names, torch.autograd.grad(losses.sum(), values), strict=True))
         if self.training.clip_norm is not None:
             clip_rows(gradients, gradient_norms(gradients), self.training.clip_norm)
-        share = cosine(
-            self.optimizer.steps,
-            self.training.epochs * self.epoch_steps,
-            round(self.training.warmup_epochs * self.epoch_steps),
-            self.training.final_lr,
-        )
-        self.optimizer.step(gradients, share)
+        self.optimizer.step(gradients, torch.tensor(self._shares(), device=self.device))
         self.loss_sum += losses.detach()
         self.loss_count += 1
+
+    def _shares(self) -> list[float]:
+        """The share of its learning rate that each trial has at this step."""
+        step, training = self.optimizer.steps, self.training
+        warmup = round(training.warmup_epochs * self.epoch_steps)
+        if training.schedule == "cosine":
+            steps = training.epochs * self.epoch_steps
+            return [cosine(step, steps, warmup, training.final_lr)] * len(self.ids)
+        return [falling(step, warmup, decay) for decay in self.decays]
+
+    def begin_decay(self, row: int, epochs: int) -> None:
+        """Let a trial's learning rate fall to zero over the next epochs."""
+        self.decays[row] = (self.optimizer.steps, epochs * self.epoch_steps)
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
@@ -107,6 +122,7 @@ class Group:
         """Go on with these trials alone."""
         self.ids = [self.ids[row] for row in rows]
         self.trials = [self.trials[row] for row in rows]
+        self.decays = [self.decays[row] for row in rows]
         self.stack.keep(rows)
         self.optimizer.keep(rows, self.stack.parameters)
         self.best = {name: value[list(rows)].clone() for name, value in self.best.items()}
@@ -117,6 +133,7 @@ class Group:
         return {
             "ids": self.ids,
             "steps": self.optimizer.steps,
+            "decays": self.decays,
             "weights": self.stack.state(),
             "best": self.best,
             **self.optimizer.state(),
@@ -130,6 +147,7 @@ class Group:
                 for name, value in own[part].items():
                     value.copy_(state[part][name])
         self.optimizer.steps = state["steps"]
+        self.decays = list(state["decays"])
 
 
 def _rates(head: Head, trial: Trial) -> dict[str, tuple[float, float]]:

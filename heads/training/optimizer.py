@@ -8,6 +8,7 @@ from torch import Tensor
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+Decay = tuple[int, int]  # the step from which a learning rate falls, and over how many steps
 
 
 def cosine(step: int, steps: int, warmup: int = 0, final: float = 0.0) -> float:
@@ -22,6 +23,26 @@ def cosine(step: int, steps: int, warmup: int = 0, final: float = 0.0) -> float:
         return (step + 1) / warmup
     along = (step - warmup) / max(steps - warmup, 1)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def falling(step: int, warmup: int, decay: Decay | None) -> float:
+    """The share of a learning rate that is constant after its warm-up, until it falls linearly to zero.
+
+    Args:
+        decay: the step from which it falls, and over how many steps; None where it does not fall yet
+
+    Source:
+        "warmup-stable-decay", Hu et al. 2024, arXiv 2404.06395: the end need not be known beforehand
+
+    >>> [falling(step, 0, (2, 4)) for step in range(7)]
+    [1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay is None:
+        return 1.0
+    first, steps = decay
+    return max(0.0, 1.0 - (step - first) / steps)
 
 
 class StackedAdamW:
@@ -44,14 +65,14 @@ class StackedAdamW:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], share: float) -> None:
-        """One update of every row, at this share of each learning rate."""
+    def step(self, gradients: Mapping[str, Tensor], share: Tensor) -> None:
+        """One update of every row, at this share (K,) of its learning rate."""
         self.steps += 1
         first = 1 - BETAS[0] ** self.steps
         second = math.sqrt(1 - BETAS[1] ** self.steps)
         for name, value in self.parameters.items():
             gradient = gradients[name]
-            rate = _rows(self.lr[name], value) * share
+            rate = _rows(self.lr[name] * share, value)
             value.mul_(1 - rate * _rows(self.weight_decay[name], value))
             mean = self.mean[name].lerp_(gradient, 1 - BETAS[0])
             square = self.square[name].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])

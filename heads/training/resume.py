@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from featcache.heads.training.distributed import Ranks
-from featcache.heads.training.trainer import Bank
+from featcache.heads.training.trainer import Trainer
 
 SHARE = 0.1  # of the time may go into saving; where states are large, not every epoch is saved
 
 
 class Saver:
-    """Writes the state of a bank after epochs: whole, or not at all."""
+    """Writes the state of a trainer after epochs: whole, or not at all."""
 
-    def __init__(self, path: Path, bank: Bank) -> None:
-        self.path, self.bank = path, bank
+    def __init__(self, path: Path, trainer: Trainer) -> None:
+        self.path, self.trainer = path, trainer
         self._next = time.perf_counter()
 
     def save(self) -> None:
@@ -28,18 +28,18 @@ class Saver:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(self.bank.state(), temporary)
+        torch.save(self.trainer.state(), temporary)
         temporary.replace(self.path)
         ended = time.perf_counter()
         self._next = ended + (ended - began) / SHARE
 
 
-def restore(bank: Bank, path: Path, ranks: Ranks) -> None:
-    """Set a bank to its saved state, if there is one; all ranks to the same epoch, or none."""
-    state = _load(path, bank.device)
+def restore(trainer: Trainer, path: Path, ranks: Ranks) -> None:
+    """Set a trainer to its saved state, if there is one; all ranks to the same epoch, or none."""
+    state = _load(path, trainer.device)
     epochs = ranks.gather(state["epoch"] if state else 0)
     if state and len(set(epochs)) == 1:
-        bank.restore(state)
+        trainer.restore(state)
 
 
 def forget(state: Path) -> None:

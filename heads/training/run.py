@@ -1,4 +1,4 @@
-"""One pass of the bank that survives interruption and may be shared by several ranks."""
+"""One pass of the trainer that survives interruption and may be shared by several ranks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.resume import Saver, rank_file, restore
-from featcache.heads.training.trainer import Bank, OnEpoch
+from featcache.heads.training.trainer import OnEpoch, Trainer
 from featcache.heads.training.trial import Outcome, Training, Trial
 
 # (epoch from 1, epochs, what is known of this rank's trials) -> nothing: what a live table shows
@@ -38,30 +38,32 @@ def run_pass(
     """
     numbers = ranks.mine(list(range(len(trials))))
     own = [trials[number] for number in numbers]
-    bank = Bank(own, experiment.tasks, experiment.source(own), training, keep=keep)
+    trainer = Trainer(own, experiment.tasks, experiment.source(own), training, keep=keep)
     path = rank_file(state, ranks)
-    told = _Teller(bank, numbers, ranks, on_epoch)
-    restore(bank, path, ranks)
-    for epoch in range(1, bank.epoch + 1):
-        told.tell(epoch, _scores(bank.outcomes, epoch))
-    saver = Saver(path, bank)
+    told = _Teller(trainer, numbers, ranks, on_epoch)
+    restore(trainer, path, ranks)
+    for epoch in range(1, trainer.epoch + 1):
+        told.tell(epoch, _scores(trainer.outcomes, epoch))
+    saver = Saver(path, trainer)
 
     def after_epoch() -> None:
         saver.save()
         if watch:
-            watch(bank.epoch, training.epochs, bank.outcomes)
+            watch(trainer.epoch, training.epochs, trainer.outcomes)
 
-    bank.train(told.tell, after_epoch)
+    trainer.train(told.tell, after_epoch)
     for epoch in range(told.epoch + 1, training.epochs + 1) if ranks.size > 1 else ():
         told.tell(epoch, {})  # other ranks may still train: they wait for an answer
-    return _collect(bank.outcomes, ranks, len(trials))
+    return _collect(trainer.outcomes, ranks, len(trials))
 
 
 class _Teller:
     """Tells every rank's scores to ``on_epoch``, under the numbers of the whole pass."""
 
-    def __init__(self, bank: Bank, numbers: Sequence[int], ranks: Ranks, on_epoch: OnEpoch | None) -> None:
-        self.bank, self.numbers, self.ranks, self.on_epoch = bank, list(numbers), ranks, on_epoch
+    def __init__(
+        self, trainer: Trainer, numbers: Sequence[int], ranks: Ranks, on_epoch: OnEpoch | None
+    ) -> None:
+        self.trainer, self.numbers, self.ranks, self.on_epoch = trainer, list(numbers), ranks, on_epoch
         self.epoch = 0
 
     def tell(self, epoch: int, scores: Mapping[int, float]) -> Collection[int]:

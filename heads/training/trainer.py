@@ -11,7 +11,7 @@ from torch import Tensor
 from featcache.errors import FeatcacheError
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch
-from featcache.heads.data.loader import num_batches, train_steps
+from featcache.heads.data.loader import Learner, num_batches, train_steps
 from featcache.heads.data.source import Source
 from featcache.heads.data.tasks import Task
 from featcache.heads.training.group import Group
@@ -20,11 +20,13 @@ from featcache.heads.training.predict import inputs_of, predict
 from featcache.heads.training.trial import Outcome, Status, Training, Trial, fresh_head
 from featcache.heads.training.validation import score_stack
 
+FEW_CLIPS = 100  # valid splits below this choose an epoch by luck: it costs 1 to 5 points (docs/protocol.md)
+
 # (epoch from 1, score of each running trial) -> the trials to stop here
 OnEpoch = Callable[[int, Mapping[int, float]], Collection[int]]
 
 
-class Bank:
+class Trainer:
     """One pass of training: every epoch reads each clip once and updates every trial.
 
     Args:
@@ -70,13 +72,16 @@ class Bank:
         return self.outcomes
 
     def _train_epoch(self) -> None:
-        tasks = sorted({group.lead.task for group in self.groups})
-        rows = [self.tasks[task].train.rows for task in tasks]
-        for step in train_steps(self.source, rows, self.training.batch_size, self.training.seed, self.epoch):
-            task = tasks[step.task]
-            targets = torch.from_numpy(self.tasks[task].train.targets[step.positions]).to(self.device)
-            for group in [group for group in self.groups if group.lead.task == task]:
-                self._step(group, step.batch, targets)
+        size, seed = self.training.batch_size, self.training.seed
+        for number in range(self.training.passes):
+            kinds = sorted({_kind(group) for group in self.groups})
+            learners = [Learner(self.tasks[task].train.rows, own) for task, own in kinds]
+            order = self.epoch * self.training.passes + number
+            for step in train_steps(self.source, learners, size, seed, order):
+                kind = kinds[step.learner]
+                targets = torch.from_numpy(self.tasks[kind[0]].train.targets[step.positions]).to(self.device)
+                for group in [group for group in self.groups if _kind(group) == kind]:
+                    self._step(group, step.batch, targets)
 
     def _step(self, group: Group, batch: Batch, targets: Tensor) -> None:
         try:
@@ -119,6 +124,8 @@ class Bank:
             outcomes = [self.outcomes[number] for number in group.ids]
             group.remember([row for row, own in enumerate(outcomes) if self._better(own, values[row])])
             for outcome, value, loss in zip(outcomes, values, losses, strict=True):
+                if not outcome.best_at or value > outcome.scores[outcome.best_at - 1]:
+                    outcome.best_at = self.epoch
                 if self._better(outcome, value):
                     outcome.epoch = self.epoch
                 outcome.scores.append(value)
@@ -127,17 +134,28 @@ class Bank:
         return found
 
     def _better(self, outcome: Outcome, value: float) -> bool:
-        if self.training.select == "last" or not outcome.epoch:
+        """Whether this epoch's weights are the ones to keep: of equal scores, the last epoch's.
+
+        A few held-out clips tie all the time, and the first of many equal epochs is the least trained.
+        """
+        if not outcome.epoch or self._keeps_last(outcome):
             return math.isfinite(value)
-        return value > outcome.score
+        return value >= outcome.score
+
+    def _keeps_last(self, outcome: Outcome) -> bool:
+        """Whether the weights at the end are kept: where asked, or where valid is too small to choose on."""
+        if self.training.select == "last":
+            return True
+        few = len(self.tasks[outcome.trial.task].valid) < FEW_CLIPS
+        return self.training.schedule == "plateau" and few
 
     def _end(self, pruned: Collection[int]) -> None:
         """Take out the trials that are pruned, failed, stopped early or through."""
-        over = self.epoch == self.training.epochs
         for group in list(self.groups):
             rows = []
             for row, number in enumerate(group.ids):
-                status = self._status(self.outcomes[number], number in pruned, over)
+                self._schedule(group, row, self.outcomes[number])
+                status = self._status(self.outcomes[number], number in pruned)
                 if status is None:
                     rows.append(row)
                     continue
@@ -150,15 +168,33 @@ class Bank:
             elif len(rows) < len(group.ids):
                 group.keep(rows)
 
-    def _status(self, outcome: Outcome, pruned: bool, over: bool) -> Status | None:
+    def _schedule(self, group: Group, row: int, outcome: Outcome) -> None:
+        """With the schedule "plateau": begin to end a trial that no longer gets better, or has to."""
+        training = self.training
+        if training.schedule != "plateau" or outcome.decays_from is not None:
+            return
+        stalled = self.epoch >= training.min_epochs and self._stalled(outcome)
+        length = max(1, round(training.decay * self.epoch))
+        if stalled or self.epoch + length >= training.epochs:
+            outcome.decays_from, outcome.plateau = self.epoch, stalled
+            group.begin_decay(row, length)
+
+    def _stalled(self, outcome: Outcome) -> bool:
+        patience = self.training.patience
+        return patience is not None and self.epoch - outcome.best_at >= patience
+
+    def _status(self, outcome: Outcome, pruned: bool) -> Status | None:
         """How a trial ends after this epoch; None where it goes on."""
         if not math.isfinite(outcome.losses[-1]) or not math.isfinite(outcome.scores[-1]):
             return "failed"
         if pruned:
             return "pruned"
-        patience = self.training.patience
-        stalled = patience is not None and self.epoch - outcome.epoch >= patience
-        return "done" if over or stalled else None
+        if self.training.schedule == "plateau":
+            begun = outcome.decays_from
+            ended = begun is not None and self.epoch >= begun + max(1, round(self.training.decay * begun))
+        else:
+            ended = self._stalled(outcome)
+        return "done" if ended or self.epoch >= self.training.epochs else None
 
     @property
     def seconds(self) -> float:
@@ -194,12 +230,17 @@ class Bank:
     def _group(self, ids: Sequence[int]) -> Group:
         trials = [self.trials[number] for number in ids]
         clips = len(self.tasks[trials[0].task].train)
-        steps = num_batches(clips, self.training.batch_size)
+        steps = num_batches(clips, self.training.batch_size) * self.training.passes
         heads = [self._head(trial) for trial in trials]
         return Group(ids, trials, heads, self.training, steps, self.device, self.keep)
 
     def _head(self, trial: Trial) -> Head:
         return fresh_head(trial, self.tasks[trial.task], self.source.cache)
+
+
+def _kind(group: Group) -> tuple[int, int]:
+    """Task and seed: what decides which clips the group sees, and in which order."""
+    return group.lead.task, group.lead.seed
 
 
 def _rows_of(state: Mapping[str, Any], rows: slice) -> dict[str, Any]:
@@ -208,4 +249,4 @@ def _rows_of(state: Mapping[str, Any], rows: slice) -> dict[str, Any]:
         part: {name: value[rows] for name, value in state[part].items()}
         for part in ("weights", "best", "mean", "square")
     }
-    return {**state, **parts}
+    return {**state, **parts, "decays": state["decays"][rows]}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 Select = Literal["best", "last"]
+Schedule = Literal["cosine", "plateau"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,27 +27,38 @@ class Trial:
     lr: float
     weight_decay: float
     loss: str
-    seed: int = 0  # of the initial weights and of dropout
+    seed: int = 0  # of the initial weights, of dropout, and of its own order of clips
     options: Mapping[str, Any] = field(default_factory=dict)  # of the head
 
     @property
     def shape(self) -> tuple[object, ...]:
         """Trials that agree in this can be stacked."""
-        return self.head, self.task, self.layer, self.loss, tuple(sorted(self.options.items()))
+        own = (self.head, self.task, self.seed, self.layer, self.loss)
+        return *own, tuple(sorted(self.options.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How every head of a pass is trained."""
+    """How every head of a pass is trained.
+
+    An epoch is what lies between two validation scores: ``passes`` over the train clips. With the
+    schedule "plateau" the learning rate stays constant until the validation score has not improved
+    for ``patience`` epochs (none ends before ``min_epochs``), then falls to zero over ``decay`` of
+    the steps so far; ``epochs`` is the most a head may take.
+    """
 
     epochs: int = 30
     batch_size: int = 128
-    seed: int = 0  # of the order of clips, which all heads of a pass share
+    seed: int = 0  # of the common order of clips, which each head's seed shuffles within a few batches
     warmup_epochs: float = 0.0  # linear, from zero
     final_lr: float = 0.0  # where the cosine ends, as a share of the learning rate
     clip_norm: float | None = None  # largest norm of one head's gradient
     patience: int | None = None  # epochs without a better validation score before a head stops
-    select: Select = "best"  # which epoch's weights are kept
+    select: Select = "best"  # which epoch's weights are kept; of equal scores the last
+    schedule: Schedule = "cosine"
+    passes: int = 1  # over the train clips in an epoch
+    min_epochs: int = 0
+    decay: float = 0.25
 
 
 Status = Literal["done", "pruned", "failed"]
@@ -61,6 +73,11 @@ class Outcome:
     scores: list[float] = field(default_factory=list)  # on valid, one an epoch
     losses: list[float] = field(default_factory=list)  # on train, the mean of an epoch
     epoch: int = 0  # the one whose weights are kept, from 1
+    best_at: int = 0  # the first epoch that no later one was better than
+    decays_from: int | None = None  # the epoch after which the learning rate falls
+    plateau: bool | None = (
+        None  # whether it falls because nothing got better; None: the schedule does not ask
+    )
     state: dict[str, Any] | None = None  # its weights, on the CPU
     seconds: float = 0.0  # [s] of the pass until the trial ended
 

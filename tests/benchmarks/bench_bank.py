@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.heads.probing.experiment import Experiment, open_experiment
 from featcache.heads.training.losses import build_loss
-from featcache.heads.training.trainer import Bank
+from featcache.heads.training.trainer import Trainer
 from featcache.heads.training.trial import Training, Trial
 from featcache.heads.training.validation import score_stack
 
@@ -80,7 +80,7 @@ def trials(head: str, count: int) -> list[Trial]:
 
 def in_bank(experiment: Experiment, own: Sequence[Trial], training: Training) -> list[float]:
     """One pass; the validation score of each trial after the last epoch."""
-    outcomes = Bank(own, experiment.tasks, experiment.source(own), training).train()
+    outcomes = Trainer(own, experiment.tasks, experiment.source(own), training).train()
     if experiment.device.type == "cuda":
         torch.cuda.synchronize()
     return [outcome.scores[-1] for outcome in outcomes]

@@ -24,14 +24,14 @@ from torch import Tensor
 from featcache.audio.fbank import KaldiFbank, mel_bands
 from featcache.audio.melspec import MelDecibels
 
-Bank = Callable[[Sequence[Tensor]], list[Tensor]]
+Trainer = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class Case(NamedTuple):
     """One setting of a filter bank, and how torchaudio computes it for one clip."""
 
     name: str
-    bank: Bank
+    trainer: Trainer
     one: Callable[[Tensor], Tensor]
     sample_rate: int
 
