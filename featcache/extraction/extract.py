@@ -67,7 +67,8 @@ def extract(
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
         clip_seconds: [s] length the encoder is built for; the authors' unless given
         shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
-        window_seconds, hop_seconds: [s] split longer clips into windows instead of cutting them
+        window_seconds: [s] split longer clips into windows of this length instead of cutting them
+        hop_seconds: [s] between window starts; the length of a window unless given
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
 

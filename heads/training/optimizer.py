@@ -49,7 +49,8 @@ class StackedAdamW:
     """``torch.optim.AdamW`` for parameters (K, …), where row k has settings of its own.
 
     Args:
-        lr, weight_decay: name -> (K,) of each parameter
+        lr: name -> (K,) of each parameter
+        weight_decay: name -> (K,) of each parameter
 
     Source:
         Loshchilov & Hutter 2019, arXiv 1711.05101; the arithmetic and its order are PyTorch's
