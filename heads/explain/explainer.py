@@ -47,7 +47,7 @@ class Explainer:
         self.classes: list[str] = load_config(result.file("head"))["class_names"]
         ids, logits, targets = result.scores()
         self.logits = dict(zip(ids, logits, strict=True))
-        self.targets: dict[str, NDArray[np.generic]] = dict(zip(ids, targets, strict=True))
+        self.targets: dict[str, NDArray[np.uint8]] = dict(zip(ids, targets, strict=True))  # (C,)
         self._rows = {clip: row for row, clip in enumerate(cache.ids)}
         self._usual = usual_scores(self.head, cache, [self._rows[clip] for clip in train])
 
