@@ -23,16 +23,20 @@ import click
 )
 @click.option("--search", is_flag=True, help="Search learning rate and weight decay, then train the best.")
 @click.option(
-    "--preset", default="unmute", show_default=True, help="Protocol: unmute, bat or fast (docs/protocol.md)."
+    "--preset",
+    default="plateau",
+    show_default=True,
+    help="Protocol: plateau, unmute, bat or fast (docs/protocol.md).",
 )
 @click.option("--trials", type=click.IntRange(1), help="Trials of a search; half Sobol, half TPE.")
-@click.option("--seeds", type=click.IntRange(1), help="Runs of each head; 1, after a search the preset's.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of each head; 3, after a search the preset's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of order, initial weights and search.")
 @click.option("--folds", is_flag=True, help="Cross-validate over the column 'fold' of the manifest.")
 @click.option(
     "--layer", "layers", multiple=True, type=int, help="Layer to probe (may be repeated); the last."
 )
-@click.option("--epochs", type=click.IntRange(1), help="The preset's by default.")
+@click.option("--epochs", type=click.IntRange(1), help="Train for so many, the rate along a cosine.")
+@click.option("--max-steps", type=click.IntRange(1), help="The most a head may take; 6000 with plateau.")
 @click.option("--batch-size", type=click.IntRange(2), help="The preset's by default.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Fix the learning rate.")
 @click.option("--weight-decay", type=click.FloatRange(0), help="Fix the weight decay.")

@@ -8,7 +8,7 @@ from featcache.arguments import ABOVE_ZERO, COUNT, FROM_ZERO, NOT_BELOW_ZERO, SH
 from featcache.errors import InputError, unknown
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind
-from featcache.heads.training.trial import Select, Training
+from featcache.heads.training.trial import Schedule, Select, Training
 
 RULES: dict[str, Rule | Sequence[str]] = {
     "task": get_args(Kind),
@@ -20,7 +20,12 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "device_cache": get_args(DeviceCache),
     "epochs": COUNT,
     "batch_size": Rule("a whole number, 2 or more", lambda value: is_whole(value) and value >= 2),
+    "max_steps": COUNT,
     "patience": COUNT,
+    "passes": COUNT,
+    "min_epochs": FROM_ZERO,
+    "decay": SHARE,
+    "schedule": get_args(Schedule),
     "clip_norm": ABOVE_ZERO,
     "warmup_epochs": NOT_BELOW_ZERO,
     "final_lr": SHARE,
@@ -36,7 +41,7 @@ def check_probe(*, heads: Sequence[str], training: Mapping[str, Any], **given: A
     """
     if not heads:
         raise InputError("no head to train; give one or more of featcache.heads.HEADS", options=("heads",))
-    settings = [own.name for own in fields(Training) if own.name != "seed"]
+    settings = ["max_steps", *(own.name for own in fields(Training) if own.name != "seed")]
     for name in training:
         if name not in settings:
             raise unknown("argument of probe", name, sorted([*settings, *given]))

@@ -1,5 +1,6 @@
 """The end of a run: trained heads meet the test split, once, and are written down."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from featcache.devices import device_name, versions
 from featcache.heads.checkpoint import save
 from featcache.heads.data.tasks import Part, Task
+from featcache.heads.matching.match import ENGINES, chosen
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.predictions import predictions
+from featcache.heads.probing.presets import preset_named
 from featcache.heads.report.metrics import all_metrics, average_precision, label_matrix
 from featcache.heads.report.results import Result, append_result, digest_of
 from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
@@ -26,7 +30,8 @@ def run_digest(experiment: Experiment, trial: Trial, training: Training, protoco
     """What a run is of: equal digests, equal numbers (on one machine)."""
     task = experiment.tasks[trial.task]
     own = {**asdict(trial), "task": [task.name, task.fold]}
-    return digest_of([experiment.digest, own, asdict(training), dict(protocol), versions()["featcache"]])
+    how = [asdict(training), dict(protocol), form_for(experiment), versions()["featcache"]]
+    return digest_of([experiment.digest, own, *how])
 
 
 def evaluate(
@@ -99,6 +104,10 @@ def describe(
         "per_class": None,
         "epoch": outcome.epoch,
         "epochs": len(outcome.scores),
+        "plateau": outcome.plateau,
+        "kept_last": outcome.epoch == len(outcome.scores),
+        "at_edge": _at_edge(trial, protocol),
+        "match": form_for(experiment),
         "valid_scores": outcome.scores,
         "train_losses": outcome.losses,
         "seconds": round(outcome.seconds, 3),
@@ -107,6 +116,23 @@ def describe(
         "device": device_name(experiment.device),
         "command": sys.argv,
     }
+
+
+def _at_edge(trial: Trial, protocol: Mapping[str, Any]) -> bool | None:
+    """Whether a searched rate lies within a tenth of the edge of its range; None if it was given."""
+    if not protocol.get("search") or protocol.get("fixed", {}).get("lr") is not None:
+        return None
+    low, high = (math.log(rate) for rate in preset_named(protocol["preset"]).lr_range_of(trial.head))
+    place = (math.log(trial.lr) - low) / (high - low)
+    return not 0.1 < place < 0.9
+
+
+def form_for(experiment: Experiment) -> str:
+    """The form of the match that runs on this device for tokens of this cache."""
+    tokens = torch.empty(0, 1, 1, dtype=experiment.cache.store.torch, device=experiment.device)
+    name = chosen()
+    forms = (form for form, own in ENGINES.items() if own.serves(tokens, torch.empty(0, 1)))
+    return next(forms) if name == "auto" else name
 
 
 def _per_class(logits: Logits, test: Part, task: Task) -> dict[str, float]:

@@ -9,12 +9,48 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featcache.errors import InputError, unknown
+from featcache.heads.base import HeadSpec
 from featcache.heads.data.loader import num_batches
 from featcache.heads.data.tasks import Kind, Task
 from featcache.heads.registry import head_spec
 from featcache.heads.training.trial import Select, Training
 
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Training until nothing gets better, counted in steps: small and large data sets get as many."""
+
+    score_steps: int = 50  # between two validation scores; an epoch where that is longer
+    min_steps: int = 800  # before a learning rate may begin to fall
+    max_steps: int = 6000
+    epochs: tuple[int, int] = (5, 30)  # and not before, or after, so many epochs where those are longer
+    patience: int = 6  # validation scores without a better one
+    decay: float = 0.25  # of the steps so far, over which the learning rate then falls to zero
+    batches: int = 8  # an epoch has at least so many: what a small data set has of clips, it gets in steps
+    batch_sizes: tuple[int, int] = (16, 128)
+
+    def batch_size(self, clips: int) -> int:
+        """A power of two.
+
+        >>> [Plateau().batch_size(clips) for clips in (60, 290, 20_000)]
+        [16, 32, 128]
+        """
+        low, high = self.batch_sizes
+        fitting: int = 1 << (max(clips // self.batches, 1).bit_length() - 1)
+        return min(max(fitting, low), high)
+
+    def training(self, batches: int, max_steps: int | None) -> dict[str, Any]:
+        """Fields of ``Training`` for epochs of so many batches."""
+        passes = max(1, round(self.score_steps / batches))
+        steps = passes * batches
+        least, most = (math.ceil(epochs / passes) if passes == 1 else 1 for epochs in self.epochs)
+        longest = math.ceil(max_steps / steps) if max_steps else max(math.ceil(self.max_steps / steps), most)
+        return {
+            "schedule": "plateau", "passes": passes, "patience": self.patience, "decay": self.decay,
+            "min_epochs": max(math.ceil(self.min_steps / steps), least), "epochs": max(longest, 2),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +62,12 @@ class Preset:
     loss: Mapping[Kind, str]
     lr: float  # of a head that is not searched for
     prototype_lr: float
+    vector_lr: float | None = None  # of heads on one vector a clip; None: as any other
     weight_decay: Mapping[Kind, float]
     epochs: int | None = 30
     steps: Mapping[Kind, int] | None = None  # instead of epochs
     warmup_steps: int = 0
+    plateau: Plateau | None = None  # instead of epochs or steps
     batch_size: int = 128
     final_lr: float = 0.0  # as a share
     select: Select = "best"
@@ -43,27 +81,40 @@ class Preset:
 
     def lr_of(self, head: str) -> float:
         """The learning rate of a head that is not searched for."""
-        return self.prototype_lr if _prototypical(head) else self.lr
+        spec = head_spec(head)
+        if _prototypical(spec):
+            return self.prototype_lr
+        return self.vector_lr or self.lr if spec.family == "clip vector" else self.lr
 
     def lr_range_of(self, head: str) -> Range:
         """Between which learning rates a head is searched."""
-        return self.prototype_lr_range if _prototypical(head) else self.lr_range
+        return self.prototype_lr_range if _prototypical(head_spec(head)) else self.lr_range
 
-    def training(self, tasks: list[Task], **given: Any) -> Training:
-        """How the heads of these tasks train; ``given`` settings that are not None win."""
+    def training(self, tasks: list[Task], max_steps: int | None = None, **given: Any) -> Training:
+        """How the heads of these tasks train; ``given`` settings that are not None win.
+
+        With a number of epochs given, the rate falls along a cosine over them, whatever the protocol.
+        """
         chosen = {name: value for name, value in given.items() if value is not None}
-        batch_size = chosen.get("batch_size", self.batch_size)
-        batches = max(num_batches(len(task.train), batch_size) for task in tasks)
-        steps = 0 if "epochs" in chosen else self._steps(tasks)
-        epochs = math.ceil(steps / batches) if steps else self.epochs
-        own = {
-            "epochs": epochs,
-            "batch_size": batch_size,
+        clips = max(len(task.train) for task in tasks)
+        own_size = self.plateau.batch_size(clips) if self.plateau else self.batch_size
+        size = chosen.get("batch_size", own_size)
+        batches = num_batches(clips, size)
+        own: dict[str, Any] = {
+            "batch_size": size,
             "warmup_epochs": self.warmup_steps / batches,
             "final_lr": self.final_lr,
             "select": self.select,
         }
+        if "epochs" not in chosen:
+            own |= self._length(tasks, batches, max_steps)
         return Training(**{**own, **chosen})
+
+    def _length(self, tasks: list[Task], batches: int, max_steps: int | None) -> dict[str, Any]:
+        if self.plateau:
+            return self.plateau.training(batches, max_steps)
+        steps = max_steps or self._steps(tasks)
+        return {"epochs": math.ceil(steps / batches) if steps else self.epochs}
 
     def _steps(self, tasks: list[Task]) -> int:
         """Steps of a pass, where the protocol counts in steps; tasks of one pass must agree on them."""
@@ -79,8 +130,8 @@ class Preset:
         return self.steps[kinds[0]]
 
 
-def _prototypical(head: str) -> bool:
-    rates: str = getattr(head_spec(head).build, "rates", "dense")
+def _prototypical(spec: HeadSpec) -> bool:
+    rates: str = getattr(spec.build, "rates", "dense")
     return rates == "prototypes"
 
 
@@ -100,7 +151,26 @@ UNMUTE = Preset(
     seeds=5,
 )
 
+_BATCH = {"norm": "batch"}
+PLATEAU = Preset(
+    name="plateau",
+    source="ours: every head trains until its validation score no longer gets better, then its rate falls; "
+    "rates, norms and steps by measurement (docs/protocol.md)",
+    loss=UNMUTE.loss,
+    lr=3e-3,
+    prototype_lr=3e-2,
+    vector_lr=3e-2,
+    weight_decay=UNMUTE.weight_decay,
+    plateau=Plateau(),
+    options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH},
+    sobol=16,
+    tpe=16,
+    seeds=3,
+    lr_range=(1e-4, 5e-2),
+)
+
 PRESETS: dict[str, Preset] = {
+    "plateau": PLATEAU,
     "unmute": UNMUTE,
     "bat": Preset(
         name="bat",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featcache.cache import TokenCache
     from featcache.heads.probing.study import Ranges
 
+SEEDS = 3  # one run ranks nothing
 Manifests = Manifest | str | Path | Sequence[Manifest | str | Path] | None
 
 
@@ -40,7 +41,7 @@ def probe(
     heads: str | Sequence[str],
     out: str | Path = "results",
     search: bool = False,
-    preset: str = "unmute",
+    preset: str = "plateau",
     task: Kind | None = None,
     folds: bool = False,
     layers: Sequence[int] | None = None,
@@ -73,14 +74,15 @@ def probe(
         preset: the protocol whose numbers hold where none is given, see ``PRESETS``
         task: "multi-label" or "single-label"; decided by the labels unless given
         folds: cross-validate over the manifest's folds; with a search, each fold has its own
-        seeds: how many times each head is trained: with seeds ``seed``, ``seed + 1``, …
+        seeds: how many times each head is trained (3; after a search the preset's): with seeds ``seed``,
+            ``seed + 1``, …
         seed: of the order of clips, of held-out clips and of the search, too
         device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
         distributed: join the process group that torchrun started this process for, and share the trials
         say: takes one line at a time; the logger ``featcache`` does unless given
         watch: called after every epoch with (epoch, epochs, outcomes so far)
         dry_run: say what it would cost, and do nothing
-        training: fields of ``Training``, e.g. ``epochs=10``
+        training: fields of ``Training``, e.g. ``epochs=10``, or ``max_steps``
 
     Raises:
         InputError: nothing to train on, unknown names, values out of range, clips that are not in
@@ -106,7 +108,7 @@ def probe(
     )  # fmt: skip
     settings = protocol.training(experiment.tasks, seed=seed, **training)
     bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
-    count = seeds or (protocol.seeds if search else 1)
+    count = seeds or (protocol.seeds if search else SEEDS)
     if dry_run:
         estimate(experiment, settings, bases, plan, count, say)
         return []
