@@ -4,11 +4,10 @@ import json
 import math
 from collections.abc import Mapping
 from inspect import Parameter, signature
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from featcache.errors import InputError
 from featcache.heads.base import HeadSpec
-from featcache.heads.pooled import Norm
 
 SIZES = ("grid", "num_layers")  # not the user's: build_head gives these
 
@@ -17,13 +16,33 @@ def options_of(spec: HeadSpec) -> dict[str, Parameter]:
     """The options of a head: the keyword arguments of its class."""
     return {
         name: parameter
-        for name, parameter in signature(spec.build).parameters.items()
+        for name, parameter in signature_of(spec).items()
         if parameter.kind is parameter.KEYWORD_ONLY and name not in SIZES
     }
 
 
+def signature_of(spec: HeadSpec) -> dict[str, Parameter]:
+    """The parameters of a head's class, with annotations that are types even where they are written as text."""
+    try:
+        return dict(signature(spec.build, eval_str=True).parameters)
+    except Exception:  # text that is no type when it runs, as one that is imported for type checkers alone
+        return dict(signature(spec.build).parameters)
+
+
+def describe_options(spec: HeadSpec) -> list[tuple[str, Any, str]]:
+    """Of each option its name, its default, and in words what it takes ("" where that is the head's own business).
+
+    >>> from featcache.heads.linear import LINEAR
+    >>> describe_options(LINEAR)[1]
+    ('dropout', 0.0, 'a number from 0 to below 1')
+    """
+    return [(name, own.default, _wanted(own, None)[0]) for name, own in options_of(spec).items()]
+
+
 def check_options(spec: HeadSpec, options: Mapping[str, Any]) -> None:
     """Options are counts (1 or more), shares and weights (0 or more), yes and no, or one of some words.
+
+    What an option takes follows from its annotation; one of another type is the head's own business.
 
     Raises:
         InputError: an option that the head does not have, or a value that it cannot take.
@@ -33,7 +52,7 @@ def check_options(spec: HeadSpec, options: Mapping[str, Any]) -> None:
         refused = f"head {spec.name!r} cannot be built with {name}={value!r}: "
         if name not in known:
             raise InputError(f"{refused}its options are {', '.join(known) or 'none'}")
-        wanted, fits = _wanted(name, known[name].annotation, value)
+        wanted, fits = _wanted(known[name], value)
         if not fits:
             raise InputError(f"{refused}wanted {wanted}")
 
@@ -69,21 +88,31 @@ def _value(text: str) -> Any:
         return text
 
 
-def _wanted(name: str, kind: Any, value: Any) -> tuple[str, bool]:
-    """What an option takes, in words, and whether this value is that."""
+def _wanted(option: Parameter, value: Any) -> tuple[str, bool]:
+    """What an option takes, in words, and whether this value is that.
+
+    A default below the usual least value says that an option has none.
+    """
+    kind, default = option.annotation, option.default
     if kind is bool:
         return "true or false", isinstance(value, bool)
     if kind is float:
-        share = name == "dropout"
-        fits = _is_number(value) and value >= 0 and (not share or value < 1)
-        return "a number from 0 to below 1" if share else "a number, 0 or more", fits
-    if kind is Norm:
-        return f"one of {', '.join(get_args(Norm))}", value in get_args(Norm)
+        if option.name == "dropout":
+            return "a number from 0 to below 1", _is_number(value) and 0 <= value < 1
+        least = -math.inf if _is_number(default) and default < 0 else 0
+        return "a number" if least else "a number, 0 or more", _is_number(value) and value >= least
     if kind in (int, int | None):
-        fits = type(value) is int and value >= 1
-        return "a whole number, 1 or more", fits or (value is None and kind is not int)
+        return _wanted_int(kind, default, value)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}", value in get_args(kind)
     return "", True  # an option of a user's head: its own business
 
 
+def _wanted_int(kind: Any, default: Any, value: Any) -> tuple[str, bool]:
+    least = -math.inf if type(default) is int and default < 1 else 1
+    words = "a whole number" + (", 1 or more" if least == 1 else "")
+    return words, (type(value) is int and value >= least) or (value is None and kind is not int)
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
