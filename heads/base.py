@@ -29,6 +29,7 @@ class HeadSpec:
     parameters: str  # how many, in terms of D, C, P, F, layers
     source: str
     in_paper: bool = False  # one of the eleven poolings of arXiv 2509.24901
+    code: str = ""  # digest of the source of a user's head; built-in ones go by featcache's version
 
 
 class Head(nn.Module):
@@ -41,6 +42,7 @@ class Head(nn.Module):
     """
 
     config: dict[str, Any]  # set by build_head: name, sizes and options, enough to build it again
+    reads: Reads  # what of a clip it needs, as its spec has it; a user's class says it itself
 
     undecayed: ClassVar[tuple[str, ...]] = ()  # parameters that weight decay must not shrink
     needs_grid: ClassVar[bool] = False  # takes grid=(F, T): the order of the tokens matters

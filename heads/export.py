@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from featcache.errors import InputError
 from featcache.heads.base import Head
-from featcache.heads.registry import head_spec
 
 INPUTS = {
     "cls": ("cls",),
@@ -46,7 +45,7 @@ def export_onnx(head: Head, path: str | Path, num_tokens: int) -> None:
     """
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise InputError(f"ONNX export needs {' and '.join(missing)}; pip install onnx onnxscript")
-    names = INPUTS[head_spec(head.config["name"]).reads]
+    names = INPUTS[head.reads]
     layers = (head.config["num_layers"],) if "num_layers" in head.config else ()
     # Two clips: torch.export takes a size of one for a constant.
     example = {

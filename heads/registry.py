@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any, cast, get_args
+from typing import Any
 
 from featcache.errors import InputError, unknown
 from featcache.heads.attentive import ABMILP, EP, MHCA, SIMPOOL
-from featcache.heads.base import Head, HeadSpec, Reads
+from featcache.heads.base import Head, HeadSpec
 from featcache.heads.layerwise import ATTENTIVE_LAYERS, CGP
 from featcache.heads.linear import LINEAR, LINEAR_MEAN, MLP
 from featcache.heads.options import SIZES, check_options, split_options
 from featcache.heads.pooling import CONV, LINEARC, LINPRE, MEANMAX, TFMEAN
 from featcache.heads.prototypical import PROTO, PROTOBIN, PROTOFLOAT
-from featcache.plugins import entry_point, entry_point_names, from_file
+from featcache.heads.users import ENTRY_POINTS, described, find, one_class, title_of
+from featcache.plugins import entry_point_names
 
 _SPECS = (
     LINEAR, LINEAR_MEAN, MLP, LINEARC, CONV, LINPRE, MEANMAX, TFMEAN, MHCA, EP, SIMPOOL, ABMILP, PROTO,
@@ -23,35 +24,38 @@ _SPECS = (
 
 HEADS: dict[str, HeadSpec] = {spec.name: spec for spec in _SPECS}
 ALIASES = {"attentive": "mhca"}
-ENTRY_POINTS = "featcache.heads"
-_HOW = "docs/adding-a-head.md has a complete example"
-_UNSAID = "not stated"
+Named = str | type[Head] | HeadSpec
 
 
 def register_head(target: type[Head] | HeadSpec, name: str | None = None) -> HeadSpec:
     """Add a head to the table for the rest of this process.
+
+    A class that is defined again (a cell of a notebook that is run again) takes its own former place.
 
     Args:
         target: a class of heads, or a spec
         name: what it is called; the spec's own name, or the class's in lower case, unless given
 
     Raises:
-        InputError: it is no head, or the name is taken by another one.
+        InputError: it is no head, or the name is taken by another one or cannot be written in a choice.
     """
-    spec = _described(name or getattr(target, "name", None) or target.__name__.lower(), target)  # type: ignore[union-attr]
+    spec = described(name or title_of(target), target)
+    if ":" in spec.name.replace(".py:", "", 1):
+        raise InputError(f"a head cannot be named {spec.name!r}: options follow a colon; take another name")
     known = HEADS.get(ALIASES.get(spec.name, spec.name))
-    if known is not None and known.build is not spec.build:
+    if known is not None and not one_class(known.build, spec.build):
         raise InputError(f"there is a head named {spec.name!r} already; register yours under another name")
     HEADS[spec.name] = spec
     return spec
 
 
-def head_spec(name: str) -> HeadSpec:
+def head_spec(name: str, *, again: bool = True) -> HeadSpec:
     """What is true of a head before it is built.
 
     Args:
         name: one of ``HEADS`` or its alias, ``path/to/file.py:Class``, or the name of an entry point
             in the group ``featcache.heads``
+        again: run a file again where it has changed since it was run in this process
 
     Raises:
         InputError: there is no such head; the message has the nearest name.
@@ -59,16 +63,27 @@ def head_spec(name: str) -> HeadSpec:
     name = ALIASES.get(name, name)
     if name in HEADS:
         return HEADS[name]
-    if ".py:" in name:
-        return _described(name, from_file(name, "head"))
-    target = entry_point(ENTRY_POINTS, name)
-    if target is not None:
-        return _described(name, target)
-    raise unknown("head", name, sorted([*HEADS, *ALIASES, *entry_point_names(ENTRY_POINTS)]))
+    target, code = find(name, again=again)
+    if target is None:
+        raise unknown("head", name, sorted([*HEADS, *ALIASES, *entry_point_names(ENTRY_POINTS)]))
+    return described(name, target, code)
+
+
+def head_names() -> list[str]:
+    """The heads of the table, then those of installed packages."""
+    return [*HEADS, *sorted(entry_point_names(ENTRY_POINTS) - HEADS.keys())]
+
+
+def spec_of(head: Named) -> HeadSpec:
+    """The spec of a name, or of a class that need not be registered; a spec is what it is."""
+    if isinstance(head, str):
+        return head_spec(head)
+    known = next((spec for spec in HEADS.values() if spec.build is head), None)
+    return known or described(title_of(head), head)
 
 
 def build_head(
-    name: str,
+    name: Named,
     dim: int,
     num_classes: int,
     *,
@@ -79,7 +94,7 @@ def build_head(
     """Build a head with fresh weights.
 
     Args:
-        name: as for ``head_spec``
+        name: as for ``head_spec``; or a class of heads, or a spec
         grid: (F, T) of the token map; heads that read the grid need it.
         num_layers: kept layers, for heads that read them all.
         options: of the head itself, e.g. ``per_class=10`` for protobin.
@@ -91,12 +106,13 @@ def build_head(
     >>> build_head("protobin", 8, 3)(torch.randn(2, 5, 8), None, None).shape
     torch.Size([2, 3])
     """
-    spec = head_spec(name)
+    spec = spec_of(name)
     taken = signature(spec.build).parameters
     sizes = {key: value for key, value in zip(SIZES, (grid, num_layers), strict=True) if key in taken}
     check_options(spec, options)
     head = spec.build(dim, num_classes, **sizes, **options)
     head.config = {"name": spec.name, "dim": dim, "num_classes": num_classes, **sizes, **options}
+    head.reads = spec.reads
     return head
 
 
@@ -127,23 +143,3 @@ def parse_choice(text: str) -> Choice:
     spec = head_spec(name)
     check_options(spec, options)
     return Choice(spec.name, options)
-
-
-def _described(name: str, target: Any) -> HeadSpec:
-    """The spec of a user's head: its own, or read off the attributes of its class."""
-    if isinstance(target, HeadSpec):
-        return replace(target, name=name)
-    if not (isinstance(target, type) and issubclass(target, Head)):
-        raise InputError(f"{name} is no head: wanted a class derived from featcache.heads.Head; {_HOW}")
-    reads = getattr(target, "reads", None)
-    if reads not in get_args(Reads):
-        raise InputError(
-            f"{name} must say what it reads: the class attribute reads is {reads!r}, wanted one of "
-            f"{', '.join(get_args(Reads))}; {_HOW}"
-        )
-    text = (target.__doc__ or "").strip().split("\n")[0].rstrip(".")
-    return HeadSpec(
-        name=name, build=target, reads=cast(Reads, reads), family=getattr(target, "family", "of a user"),
-        summary=text or _UNSAID, formula=getattr(target, "formula", _UNSAID), parameters=_UNSAID,
-        source=getattr(target, "source", _UNSAID),
-    )  # fmt: skip

@@ -35,7 +35,7 @@ def encoder_spec(name: str) -> EncoderSpec:
 
         return timm_spec(name)
     if ".py:" in name:
-        return _described(name, from_file(name, "encoder"))
+        return _described(name, from_file(name, "encoder").target)
     target = entry_point(ENTRY_POINTS, name)
     if target is not None:
         return _described(name, target)

@@ -29,7 +29,7 @@ Logits = NDArray[np.float32]
 def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
     """What a run is of: equal digests, equal numbers (on one machine)."""
     task = experiment.tasks[trial.task]
-    own = {**asdict(trial), "task": [task.name, task.fold]}
+    own = {**trial.identity, "task": [task.name, task.fold]}
     how = [asdict(training), dict(protocol), form_for(experiment), versions()["featcache"]]
     return digest_of([experiment.digest, own, *how])
 
@@ -148,7 +148,8 @@ def _write_scores(out: Path, run: str, test: Part, logits: Logits) -> str:
 
 
 def _write_head(out: Path, line: Mapping[str, Any], experiment: Experiment, outcome: Outcome) -> str:
-    name = f"{line['encoder']}-{line['dataset']}-{line['head']}-{line['run']}".replace("/", "_")
+    short = Path(line["head"]).name  # of a head in a file: FILE.py:CLASS, wherever the file is
+    name = f"{line['encoder']}-{line['dataset']}-{short}-{line['run']}".replace("/", "_")
     path = Path("heads") / f"{name}.safetensors"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in line.items() if key not in ("per_class", "files")}

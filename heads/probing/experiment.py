@@ -14,7 +14,6 @@ from featcache.errors import InputError, unknown
 from featcache.heads.data.batch import Need, needs_of
 from featcache.heads.data.source import DeviceCache, Source
 from featcache.heads.data.tasks import Kind, Question, Task, questions
-from featcache.heads.registry import head_spec
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.trial import Trial
 from featcache.manifest import Manifest, load_manifest
@@ -57,11 +56,7 @@ class Experiment:
     def needs(self, trials: Sequence[Trial]) -> set[Need]:
         """What of a clip these trials read."""
         layers, has_cls = self.cache.layers, self.cache.has_cls
-        return {
-            need
-            for trial in trials
-            for need in needs_of(head_spec(trial.head).reads, layers, trial.layer, has_cls)
-        }
+        return {need for trial in trials for need in needs_of(trial.spec.reads, layers, trial.layer, has_cls)}
 
     @cached_property
     def digest(self) -> str:

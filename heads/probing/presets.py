@@ -81,14 +81,14 @@ class Preset:
 
     def lr_of(self, head: str) -> float:
         """The learning rate of a head that is not searched for."""
-        spec = head_spec(head)
+        spec = head_spec(head, again=False)
         if _prototypical(spec):
             return self.prototype_lr
         return self.vector_lr or self.lr if spec.family == "clip vector" else self.lr
 
     def lr_range_of(self, head: str) -> Range:
         """Between which learning rates a head is searched."""
-        return self.prototype_lr_range if _prototypical(head_spec(head)) else self.lr_range
+        return self.prototype_lr_range if _prototypical(head_spec(head, again=False)) else self.lr_range
 
     def training(self, tasks: list[Task], max_steps: int | None = None, **given: Any) -> Training:
         """How the heads of these tasks train; ``given`` settings that are not None win.

@@ -12,7 +12,6 @@ from featcache.heads.base import Head, Inputs
 from featcache.heads.data.batch import Batch
 from featcache.heads.data.loader import read_ahead
 from featcache.heads.data.source import Source
-from featcache.heads.registry import head_spec
 from featcache.heads.training.trial import Trial
 
 Rows = NDArray[np.int64]
@@ -35,8 +34,7 @@ G = TypeVar("G", bound=Answering)
 
 def inputs_of(group: Answering, batch: Batch, source: Source) -> Inputs:
     """What the heads of a group read of a batch."""
-    reads = head_spec(group.lead.head).reads
-    stored = group.head.direction_only
+    reads, stored = group.head.reads, group.head.direction_only
     return batch.inputs(reads, source.cache.layers, group.lead.layer, source.cache.has_cls, stored=stored)
 
 

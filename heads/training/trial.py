@@ -1,12 +1,12 @@
 """What is trained: one head with one setting, what all heads of a pass share, and what came of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from featcache.heads.base import Head
+from featcache.heads.base import Head, HeadSpec
 from featcache.heads.data.tasks import Task
-from featcache.heads.registry import build_head
+from featcache.heads.registry import build_head, head_spec
 from featcache.heads.training.rng import mixed_seed, seeded
 
 if TYPE_CHECKING:
@@ -31,10 +31,22 @@ class Trial:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the head
 
     @property
+    def spec(self) -> HeadSpec:
+        """The head as it was when the run began, whatever has become of a user's file since."""
+        return head_spec(self.head, again=False)
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Trials that agree in this can be stacked."""
-        own = (self.head, self.task, self.seed, self.layer, self.loss)
-        return *own, tuple(sorted(self.options.items()))
+        return (
+            self.head, self.task, self.seed, self.layer, self.loss, repr(sorted(self.options.items())),
+        )  # fmt: skip
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its numbers follow from: its settings and, of a user's head, the digest of the source."""
+        code = self.spec.code
+        return {**asdict(self), **({"code": code} if code else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +103,7 @@ def fresh_head(trial: Trial, task: Task, cache: "TokenCache") -> Head:
     """A head with the initial weights of the trial's seed, whatever is drawn elsewhere."""
     with seeded(mixed_seed(trial.seed)):
         return build_head(
-            trial.head,
+            trial.spec,
             cache.dim,
             len(task.classes),
             grid=cache.grid,
