@@ -1,14 +1,15 @@
 """The contract of an encoder as a check that tells its author what is wrong."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from featcache.encoders import build_encoder
+from featcache.contract import hold_to
 from featcache.encoders.base import Encoded, Encoder
+from featcache.encoders.registry import build_encoder
 
 _FACTS: dict[str, type | tuple[type, ...]] = {
     "sample_rate": int,
@@ -37,32 +38,8 @@ def check_encoder(
     """
     if isinstance(encoder, str):
         encoder = build_encoder(encoder, weights, clip_seconds)
-    for check in (
-        _facts,
-        _frozen,
-        _settings,
-        _valid_tokens,
-        _frontend,
-        _tokens,
-        _alone_and_together,
-        _bfloat16,
-    ):
-        problems = _run(check, encoder)
-        # Later checks rest on earlier ones, so the first that fails is the one to mend.
-        if problems:
-            name = type(encoder).__name__
-            raise AssertionError("\n".join(f"{name}: {problem}" for problem in problems))
-
-
-def _run(check: Callable[[Any], Iterator[str]], encoder: Any) -> list[str]:
-    problems: list[str] = []
-    try:
-        with torch.inference_mode():
-            problems.extend(check(encoder))
-    except Exception as error:
-        what = check.__name__.strip("_").replace("_", " ")
-        problems.append(f"checking {what}, it raised {type(error).__name__}: {error}")
-    return problems
+    with torch.inference_mode():
+        hold_to(_CHECKS, encoder, type(encoder).__name__)
 
 
 def _facts(encoder: Any) -> Iterator[str]:
@@ -220,3 +197,6 @@ def _encode(encoder: Any, sounds: list[Tensor], layers: list[int]) -> Encoded:
 def _gap(a: Tensor, b: Tensor) -> float:
     """Largest difference, relative to the largest value where that is above one."""
     return ((a - b).abs().max() / a.abs().max().clamp_min(1.0)).item()
+
+
+_CHECKS = (_facts, _frozen, _settings, _valid_tokens, _frontend, _tokens, _alone_and_together, _bfloat16)
