@@ -21,26 +21,50 @@ READS = {
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 def heads(name: str | None, as_json: bool) -> None:
-    """List the heads, or show one with its formula and source.
+    """List the heads, or show one with its options, formula and source.
+
+    NAME is one of the list, or path/to/file.py:Class.
 
     \b
     featcache heads
     featcache heads protobin
+    featcache heads my_head.py:MyHead
     featcache heads --json
     """
-    from featcache.heads import HEADS, head_spec
+    from featcache.heads.registry import head_names, head_spec
 
-    specs = [head_spec(name)] if name else list(HEADS.values())
+    specs = [head_spec(each) for each in ([name] if name else head_names())]
     if as_json:
         rows = [_facts(spec) for spec in specs]
-        click.echo(json.dumps(rows[0] if name else rows, indent=2))
+        click.echo(json.dumps(rows[0] if name else rows, indent=2, default=str))
     elif name:
-        click.echo("\n".join(f"{key:<12} {value}" for key, value in _facts(specs[0]).items()))
+        click.echo(_one(specs[0]))
     else:
         width = max(len(spec.name) for spec in specs)
         click.echo("\n".join(f"{spec.name:<{width}}  {spec.family:<11}  {spec.summary}" for spec in specs))
 
 
 def _facts(spec: "HeadSpec") -> dict[str, Any]:
-    facts = {key: value for key, value in vars(spec).items() if key != "build"}
-    return {**facts, "reads": READS[spec.reads]}
+    from featcache.heads.options import describe_options
+
+    facts = {key: value for key, value in vars(spec).items() if key not in ("build", "code")}
+    defaults = {name: default for name, default, _ in describe_options(spec)}
+    return {**facts, "reads": READS[spec.reads], "options": defaults}
+
+
+def _one(spec: "HeadSpec") -> str:
+    """A head in lines; its options as they are written behind its name, one a line."""
+    from featcache.heads.options import describe_options
+
+    facts = {key: value for key, value in _facts(spec).items() if key != "options"}
+    lines = [f"{key:<12} {value}" for key, value in facts.items()]
+    options = [(f"{name}={written(default)}", wanted) for name, default, wanted in describe_options(spec)]
+    width = max((len(option) for option, _ in options), default=0)
+    for number, (option, wanted) in enumerate(options or [("none", "")]):
+        lines.append(f"{'' if number else 'options':<12} {option:<{width}}  {wanted}".rstrip())
+    return "\n".join(lines)
+
+
+def written(value: Any) -> str:
+    """A default as it would be written behind a head's name."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

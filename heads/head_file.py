@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -88,6 +87,7 @@ class HeadFile:
 def kind_of(tensor: Tensor) -> str:
     """What a file says of a tensor.
 
+    >>> import torch
     >>> kind_of(torch.zeros(3, 24))
     'float (3, 24)'
     """

@@ -22,7 +22,7 @@ def options_of(spec: HeadSpec) -> dict[str, Parameter]:
 
 
 def signature_of(spec: HeadSpec) -> dict[str, Parameter]:
-    """The parameters of a head's class, with annotations that are types even where they are written as text."""
+    """The parameters of a head's class; annotations that are written as text become types."""
     try:
         return dict(signature(spec.build, eval_str=True).parameters)
     except Exception:  # text that is no type when it runs, as one that is imported for type checkers alone
@@ -30,7 +30,7 @@ def signature_of(spec: HeadSpec) -> dict[str, Parameter]:
 
 
 def describe_options(spec: HeadSpec) -> list[tuple[str, Any, str]]:
-    """Of each option its name, its default, and in words what it takes ("" where that is the head's own business).
+    """Name and default of each option, and in words what it takes; "" where that is the head's own business.
 
     >>> from featcache.heads.linear import LINEAR
     >>> describe_options(LINEAR)[1]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from featcache.cli.heads import READS
+from featcache.cli.heads import READS, written
 from featcache.cli.main import featcache
-from featcache.heads import HEADS
+from featcache.heads import HEADS, HeadSpec
+from featcache.heads.options import describe_options
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLI = """# The command line
@@ -23,7 +24,9 @@ Made from the table `HEADS` by `python tests/make_docs.py`; a test fails when it
 A head is an `nn.Module`: `(tokens (B, N, D) | None, cls (B, D) | None, valid (B, N) | None) -> logits
 (B, C)`. Padding tokens never win a maximum or take attention; `use_padding` lets them, as the paper may
 have. Letters: D width of a token, C classes, N tokens, F x T the grid, P prototypes, J prototypes per
-class (20; 10 above 500 classes). Options follow the name: `--head protobin:per_class=10,dropout=0.2`.
+class (20; 10 above 500 classes). Options follow the name: `--head protobin:per_class=10,dropout=0.2`;
+`featcache heads NAME` says what each takes. A head of yours needs one file and no fork:
+[adding a head](adding-a-head.md).
 
 None of these heads could be checked against the authors' trained heads: neither the paper's code nor
 its heads are public. Where its text gives a number of parameters (`mhca` about 1.2 M, `protobin` about
@@ -67,9 +70,14 @@ def render_heads() -> str:
         rows.append(
             f"## `{spec.name}`\n\n{spec.summary[0].upper()}{spec.summary[1:]}.{paper}\n\n"
             f"| | |\n|---|---|\n| formula | `{spec.formula}` |\n| reads | {READS[spec.reads]} |\n"
-            f"| parameters | `{spec.parameters}` |\n| source | {spec.source} |\n"
+            f"| parameters | `{spec.parameters}` |\n| options | {_options(spec)} |\n"
+            f"| source | {spec.source} |\n"
         )
     return "\n".join([HEAD, *rows])
+
+
+def _options(spec: HeadSpec) -> str:
+    return ", ".join(f"`{name}={written(default)}`" for name, default, _ in describe_options(spec))
 
 
 if __name__ == "__main__":
