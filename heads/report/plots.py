@@ -1,5 +1,6 @@
 """Pictures of a comparison: the pairwise win matrix, and how ranks change between heads."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,9 @@ def draw_wins(wins: Wins, title: str) -> "Figure":
             dark = share[i, j] < 0.5
             text = f"{wins.count[i, j]}/{wins.compared[i, j]}"
             axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
-    axes.set_xticks(range(K), wins.names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(K), wins.names)
+    names = _short(wins.names)
+    axes.set_xticks(range(K), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(K), names)
     axes.tick_params(length=0)
     axes.set(xlabel="the column", ylabel="the row beats …")
     axes.set_title(title, fontsize=11, loc="left")
@@ -47,7 +49,8 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     """A bump chart: one line an encoder, from head to head; up is better."""
     columns = len(ranks.heads)
     figure, axes = _figure(2.6 + 1.35 * columns, 1.6 + 0.55 * len(ranks.encoders))
-    for i, encoder in enumerate(ranks.encoders):
+    encoders = _short(ranks.encoders)
+    for i, encoder in enumerate(encoders):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         rank = ranks.rank[i] + _aside(ranks, i)
         axes.plot(range(columns), rank, color=colour, marker=marker, markersize=9, linewidth=2.2, zorder=3)
@@ -59,8 +62,8 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     top = int(np.nanmax(ranks.rank, initial=1))
     axes.set_yticks(range(1, top + 1))
     axes.set_ylim(top + 0.6, 0.4)
-    axes.set_xlim(-0.25, columns - 0.45 + 0.085 * max(map(len, ranks.encoders)))
-    axes.set_xticks(range(columns), ranks.heads, rotation=20, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.25, columns - 0.45 + 0.085 * max(map(len, encoders)))
+    axes.set_xticks(range(columns), _short(ranks.heads), rotation=20, ha="right", rotation_mode="anchor")
     axes.set_ylabel("rank")
     axes.grid(axis="x", color="0.9", zorder=0)
     axes.tick_params(length=0)
@@ -68,6 +71,12 @@ def draw_ranks(ranks: Ranking) -> "Figure":
         axes.spines[side].set_visible(False)
     axes.set_title("Rank of each encoder under each head (small: mean %)", fontsize=11, loc="left")
     return figure
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names without the folders of users' files, unless two would be the same."""
+    short = [re.sub(r"^.*/(?=[^/]+\.py:)", "", name) for name in names]
+    return short if len(set(short)) == len(names) else list(names)
 
 
 def _aside(ranks: Ranking, row: int) -> Any:
