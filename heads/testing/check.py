@@ -17,6 +17,7 @@ CHECKS = (
     answers.alone,
     answers.tokens,
     answers.dtypes,
+    answers.without_cls,
     learning.gradients,
     learning.groups,
     learning.penalty,

@@ -1,6 +1,5 @@
 """How a head learns, and that what it has learned can be saved."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,12 +61,15 @@ def penalty(case: Case) -> Iterator[str]:
 
 
 def saving(case: Case) -> Iterator[str]:
-    head = case.build().train()
-    head(*case.inputs(seed=2))  # statistics that a head may keep are saved, too
-    json.dumps(head.config)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "head.safetensors"
-        save(head, path)
-        loaded = load(path, head=case.spec)
-    if not torch.equal(answer(loaded, case.inputs()), answer(head, case.inputs())):
-        yield "gives other logits when it is saved and loaded; keep all it learns in parameters and buffers"
+    for own in case.variants():
+        head = case.build(**own).train()
+        head(*case.inputs(seed=2))  # statistics that a head may keep are saved, too
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "head.safetensors"
+            save(head, path)
+            loaded = load(path, head=case.spec)
+        if not torch.equal(answer(loaded, case.inputs()), answer(head, case.inputs())):
+            yield (
+                f"{case.words(own)}gives other logits when it is saved and loaded; keep all it learns in "
+                "parameters and buffers"
+            )
