@@ -1,7 +1,7 @@
 """What all tests share: made-up audio, small manifests, and a home that is not the user's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,17 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Remembered digests go to a scratch folder; nothing is asked of any network."""
     monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def own_table() -> Iterator[None]:
+    """Heads that a test registers are forgotten after it."""
+    from featcache.heads import HEADS
+
+    before = dict(HEADS)
+    yield
+    HEADS.clear()
+    HEADS.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
