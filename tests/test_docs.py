@@ -1,5 +1,6 @@
 """The documentation is run: every bash and python block of a page, in order, in one scratch folder.
 
+A python block that begins with ``# NAME.py`` is also saved there under this name, as its page asks.
 Blocks that cannot run here (they need weights, a GPU or a fresh machine) are tagged ``console`` or ``sh``.
 """
 
@@ -45,6 +46,8 @@ def scratch(tmp_path: Path) -> Path:
 def test_the_blocks_of_a_page_run(page: Path, scratch: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, text in blocks(page):
+        if named := re.match(r"# (\w+\.py)\n", text):
+            (scratch / named[1]).write_text(text, encoding="utf-8")
         command = (
             ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
         )
