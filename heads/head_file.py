@@ -44,7 +44,7 @@ class HeadFile:
         self.name: str = head.pop("name", None)
         if not isinstance(self.name, str):
             raise self._refused("it does not name a head")
-        self.sizes = {
+        self.sizes: dict[str, Any] = {
             key: self._size(key, head.pop(key, None))
             for key in ("dim", "num_classes", *(size for size in SIZES if size in head))
         }

@@ -86,7 +86,7 @@ def test_the_command_line_shows_one_line_and_no_traceback(kind: str, tmp_path: P
 
 def test_a_file_is_run_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
     path, log = tmp_path / "mine.py", tmp_path / "log"
-    text = f"open({str(log)!r}, 'a').write('x')\nclass Mine: size = 1\n"
+    text = f"with open({str(log)!r}, 'a') as log: log.write('x')\nclass Mine: size = 1\n"
     path.write_text(text)
     first = from_file(f"{path}:Mine", "head")
     assert from_file(f"{path}:Mine", "head") == first

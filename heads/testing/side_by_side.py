@@ -58,7 +58,7 @@ def _gradients(
     heads: list[Head], alone: list[Tensor], stack: Stack, together: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Of each parameter its name and its gradients (K, …): each head's alone, and the stack's."""
-    torch.stack(alone).square().sum().backward()
+    torch.autograd.backward(torch.stack(alone).square().sum())
     names, values = zip(*stack.parameters.items(), strict=True)
     found = torch.autograd.grad(together.square().sum(), values, materialize_grads=True)
     own = [dict(head.named_parameters()) for head in heads]
