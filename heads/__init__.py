@@ -5,8 +5,8 @@ The heads themselves are here, one file a family:
 - ``base``, ``pooled``: what every head promises, and the shape that most share
 - ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``: the heads
 - ``binarize``, ``framewise``: parts of prototypical heads
-- ``registry``, ``options``: the table ``HEADS``, and from a name to a head
-- ``checkpoint``, ``export``: trained heads to and from disk, and to ONNX
+- ``registry``, ``users``, ``options``: the table ``HEADS``, and from a name to a head, a user's too
+- ``checkpoint``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
 
 and around them:
 
@@ -16,6 +16,7 @@ and around them:
 - ``probing``: ``probe``: search, train, test, record
 - ``report``: results compared, in tables and pictures
 - ``explain``: what a head found where
+- ``testing``: does a head keep its contract?
 """
 
 from typing import TYPE_CHECKING

@@ -64,9 +64,7 @@ def title_of(target: object) -> str:
 def one_class(one: Any, other: Any) -> bool:
     """Whether two classes are one, or one of a user's defined twice."""
     place = _place(one)
-    return one is other or (
-        place is not None and place == _place(other) and not place.startswith("featcache.heads.")
-    )
+    return one is other or (place is not None and place == _place(other))
 
 
 def _place(target: Any) -> str | None:

@@ -210,3 +210,12 @@ def test_a_run_listed_twice_counts_once(add: Add, tmp_path: Path) -> None:
     add(0.7)
     (result,) = read_results([tmp_path])
     assert result.value == 0.7
+
+
+def test_pictures_name_heads_of_users_without_their_folders_unless_two_would_be_one() -> None:
+    from featcache.heads.report.plots import _short
+
+    assert _short(["linear", "/long/way/my_head.py:MyHead[a=b/c]"]) == ["linear", "my_head.py:MyHead[a=b/c]"]
+    assert _short(["one/my_head.py:MyHead", "two/my_head.py:MyHead"]) == [
+        "one/my_head.py:MyHead", "two/my_head.py:MyHead",
+    ]  # fmt: skip
