@@ -137,7 +137,7 @@ def _table(results: Sequence["Result"], path: Path) -> None:
     click.echo(f"\n{'head':<12}{'test mAP, %':<16}{'seconds':<10}reads an epoch")
     for name, cell in zip(HEADS, cells(results), strict=True):
         line = cell.results[0]
-        reads = head_spec(cell.head).reads
+        reads = head_spec(line["head"]).reads
         size = per_clip[reads] * (line["clips"]["train"] + line["clips"]["valid"]) / 1e6
         seconds = max(result["seconds"] for result in cell.results)
         what = "every token" if reads == "tokens" else "the mean token"

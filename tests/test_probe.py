@@ -28,7 +28,7 @@ from featcache.scratch import Scratch
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
-QUICK = {"epochs": 3, "batch_size": 16}
+QUICK = {"epochs": 3, "batch_size": 16, "seeds": 1}
 
 
 def run(*words: object) -> Result:
@@ -39,7 +39,7 @@ def test_the_command_prints_scores_and_leaves_results_and_heads(make_tokens: Mak
     cache, manifest = make_tokens()
     out = tmp_path / "out"
     done = run(cache, "--manifest", manifest, "--head", "linear", "--head", "protobin:per_class=4",
-               "--epochs", 3, "--batch-size", 16, "--out", out)  # fmt: skip
+               "--epochs", 3, "--batch-size", 16, "--seeds", 1, "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "protobin[per_class=4]" in done.output
     results = read_results([out])
@@ -99,7 +99,9 @@ def test_without_valid_a_stratified_tenth_of_train_is_held_out_and_said(
 
 
 def test_clips_of_one_label_each_are_scored_by_accuracy(make_tokens: Make, tmp_path: Path) -> None:
-    (result,) = probe(*make_tokens(single=True), heads=["protobin"], out=tmp_path, epochs=8, batch_size=16)
+    (result,) = probe(
+        *make_tokens(single=True), heads=["protobin"], out=tmp_path, epochs=8, batch_size=16, seeds=1
+    )
     assert (result["metric"], result["loss"]) == ("accuracy", "cross-entropy")
     assert result.value > 0.6  # a third by chance
 
@@ -114,12 +116,14 @@ def test_folds_train_side_by_side_and_each_is_test_once(make_tokens: Make, tmp_p
 
 def test_a_fold_in_a_shared_pass_is_the_fold_alone(make_tokens: Make, tmp_path: Path) -> None:
     made = make_tokens(single=True, folds=4)
-    shared = probe(*made, heads=["protobin"], out=tmp_path, folds=True, device_cache="off", **QUICK)
+    shared = probe(
+        *made, heads=["protobin"], out=tmp_path, folds=True, device_cache="off", preset="unmute", **QUICK
+    )
     experiment = open_experiment(made[0], [made[1]], device=CPU, say=lambda line: None, folds=True)
     from featcache.heads.probing.presets import UNMUTE
     from featcache.heads.training.trainer import Trainer
 
-    training = UNMUTE.training(experiment.tasks, seed=0, **QUICK)
+    training = UNMUTE.training(experiment.tasks, seed=0, epochs=3, batch_size=16)
     trial = Trial(head="protobin", task=2, layer=2, lr=0.02, weight_decay=1e-4, loss="cross-entropy")
     (alone,) = Trainer([trial], experiment.tasks, experiment.source([trial]), training).train()
     assert shared[2]["valid_scores"] == pytest.approx(alone.scores)
@@ -241,7 +245,7 @@ def test_a_dry_run_tells_the_cost_and_trains_nothing(make_tokens: Make, tmp_path
         cache, "--manifest", manifest, "--head", "protobin", "--search", "--dry-run", "--out", tmp_path / "o"
     )
     assert done.exit_code == 0
-    assert "Sobol trials 1-25" in done.output
+    assert "Sobol trials 1-16" in done.output
     # 48 train and 24 valid clips of 12 tokens of 16 half floats.
     assert f"reads 72 clips once: {72 * 12 * 16 * 2 / 1000:.1f} kB" in done.output
     assert not (tmp_path / "o").exists()
@@ -249,7 +253,20 @@ def test_a_dry_run_tells_the_cost_and_trains_nothing(make_tokens: Make, tmp_path
 
 def test_results_can_be_printed_as_json(make_tokens: Make, tmp_path: Path) -> None:
     cache, manifest = make_tokens()
-    done = run(cache, "--manifest", manifest, "--head", "linear", "--epochs", 1, "--out", tmp_path, "--json")
+    done = run(
+        cache,
+        "--manifest",
+        manifest,
+        "--head",
+        "linear",
+        "--epochs",
+        1,
+        "--seeds",
+        1,
+        "--out",
+        tmp_path,
+        "--json",
+    )
     line = json.loads(done.stdout)
     assert line["head"] == "linear"
 
@@ -326,7 +343,7 @@ def test_a_sealed_split_has_rows_and_no_labels() -> None:
 
 def test_a_preset_of_a_paper_fixes_its_settings(make_tokens: Make, tmp_path: Path) -> None:
     made = make_tokens()
-    (result,) = probe(*made, heads=["linear"], preset="bat", epochs=2, out=tmp_path)
+    (result,) = probe(*made, heads=["linear"], preset="bat", epochs=2, out=tmp_path, seeds=1)
     assert (result["loss"], result["lr"], result["weight_decay"]) == ("asymmetric-light", 1e-3, 0.05)
     assert result["training"]["select"] == "last"
     with pytest.raises(InputError, match="preset 'bat' has fixed settings"):
@@ -345,7 +362,13 @@ def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
     (tmp_path / "esc10.csv").write_text("\n".join(["path,labels,fold", *lines]) + "\n")
     extract(tmp_path / "esc10.csv", out=tmp_path / "esc10.zarr", encoder="logmel")
     results = probe(
-        tmp_path / "esc10.zarr", heads=["protobin:per_class=5"], folds=True, epochs=8, out=tmp_path
+        tmp_path / "esc10.zarr",
+        heads=["protobin:per_class=5"],
+        folds=True,
+        epochs=8,
+        batch_size=128,
+        seeds=1,
+        out=tmp_path,
     )
     assert [result["fold"] for result in results] == list("12345")
     assert np.mean([result.value for result in results]) > 0.4  # 0.1 by chance

@@ -40,7 +40,7 @@ def test_a_search_finds_settings_and_lists_its_trials(make_tokens: Make, tmp_pat
     ]  # fmt: skip
     listed = trials(tmp_path)
     assert len(listed) == 2 * 8
-    for head, low, high in (("linear", 1e-4, 7e-3), ("protobin", 2e-3, 8e-2)):
+    for head, low, high in (("linear", 1e-4, 5e-2), ("protobin", 2e-3, 8e-2)):
         own = [line for line in listed if line["head"] == head]
         assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in own)
         done = [line for line in own if line["status"] == "done"]
@@ -107,23 +107,23 @@ def test_an_interrupted_probe_trains_only_the_epochs_that_are_left(
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, watch=watch)
-    probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, watch=watch)
+        probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, seeds=1, watch=watch)
+    probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, seeds=1, watch=watch)
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_damaged_state_is_trained_over(make_tokens: Make, tmp_path: Path) -> None:
     made = make_tokens()
-    whole = probe(*made, heads=["linear"], out=tmp_path / "whole", epochs=4, batch_size=16)
+    whole = probe(*made, heads=["linear"], out=tmp_path / "whole", epochs=4, batch_size=16, seeds=1)
 
     def stop(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, watch=stop)
+        probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, seeds=1, watch=stop)
     (state,) = (tmp_path / "cut" / "state").iterdir()
     state.write_bytes(state.read_bytes()[:100])
-    again = probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16)
+    again = probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, seeds=1)
     assert numbers(again) == numbers(whole)
 
 

@@ -28,14 +28,14 @@ class Plateau:
     epochs: tuple[int, int] = (5, 30)  # and not before, or after, so many epochs where those are longer
     patience: int = 6  # validation scores without a better one
     decay: float = 0.25  # of the steps so far, over which the learning rate then falls to zero
-    batches: int = 8  # an epoch has at least so many: what a small data set has of clips, it gets in steps
+    batches: int = 4  # an epoch has about so many at least: a small data set gets steps instead of clips
     batch_sizes: tuple[int, int] = (16, 128)
 
     def batch_size(self, clips: int) -> int:
         """A power of two.
 
         >>> [Plateau().batch_size(clips) for clips in (60, 290, 20_000)]
-        [16, 32, 128]
+        [16, 64, 128]
         """
         low, high = self.batch_sizes
         fitting: int = 1 << (max(clips // self.batches, 1).bit_length() - 1)

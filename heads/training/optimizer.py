@@ -42,7 +42,7 @@ def falling(step: int, warmup: int, decay: Decay | None) -> float:
     if decay is None:
         return 1.0
     first, steps = decay
-    return max(0.0, 1.0 - (step - first) / steps)
+    return min(1.0, max(0.0, 1.0 - (step - first) / steps))
 
 
 class StackedAdamW:
