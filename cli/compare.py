@@ -18,22 +18,27 @@ import click
 @click.option(
     "--draws",
     type=click.IntRange(0),
-    default=1000,
+    default=2000,
     show_default=True,
-    help="Of the paired bootstrap over test clips; 0 leaves it out.",
+    help="Of the paired bootstrap over test clips (recordings, where known); 0 leaves it out.",
 )
 def compare(results: tuple[Path, ...], out: Path, reference: str | None, draws: int) -> None:
     """Compare encoders, data sets and heads over RESULTS (folders or files of 'featcache probe').
 
-    Prints scores (mean ± sd, best in bold, second underlined), ranks of encoders per head and
-    whether the best head is better by a paired bootstrap; draws win matrices and rank changes.
+    Prints scores (mean ± sd over seeds, in cross-validation over folds; best in bold, second
+    underlined), ranks of encoders per head and whether the best head is better by a paired bootstrap;
+    draws win matrices and rank changes.
+
+    Nothing is averaged that is not a seed or a fold: runs of other rates, epochs, losses, presets,
+    manifests … are rows or columns of their own, named by what differs. A single run has no sd and
+    wins nothing. ‡ marks heads short of their plateau, and rates at the edge of their range.
 
     \b
     featcache compare results
     featcache compare results/ other/results.jsonl --reference unmute --out tables
     """
     from featcache.heads.report.compare import compare as run
-    from featcache.heads.report.tables import markdown
+    from featcache.heads.report.formats import markdown
 
     done = run(results, out, reference=reference, draws=draws)
     click.echo("\n\n".join(map(markdown, done.grids)))

@@ -12,14 +12,16 @@ from click.testing import CliRunner
 
 from featcache.cli.main import featcache
 from featcache.errors import InputError, MissingError
+from featcache.heads.report.bootstrap import weighted_map
 from featcache.heads.report.compare import compare
+from featcache.heads.report.formats import latex, markdown
 from featcache.heads.report.metrics import mean_average_precision
 from featcache.heads.report.published import published
 from featcache.heads.report.ranking import ranks, wins
 from featcache.heads.report.results import RESULTS, append_result, read_results
-from featcache.heads.report.significance import differences, holm, weighted_map
+from featcache.heads.report.significance import differences, holm
 from featcache.heads.report.summary import Cell, cells
-from featcache.heads.report.tables import latex, markdown, score_grid
+from featcache.heads.report.tables import score_grid
 
 Add = Callable[..., None]
 

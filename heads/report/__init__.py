@@ -2,10 +2,12 @@
 
 - ``results``: one JSON line a trained head
 - ``metrics``: scores of logits
+- ``settings``: what a run is of but for its seed; names that tell apart what differs
 - ``summary``: mean and spread over seeds and folds
 - ``ranking``: ranks of encoders, wins of heads
-- ``significance``: the paired bootstrap over test clips
-- ``tables``, ``plots``: Markdown, LaTeX, CSV and pictures
+- ``bootstrap``, ``significance``: the paired bootstrap over test clips
+- ``marks``: what a reader should doubt
+- ``tables``, ``formats``, ``plots``: grids, Markdown, LaTeX, CSV and pictures
 - ``published``: numbers of papers, to stand beside ours
 - ``compare``: all of it from result files
 """

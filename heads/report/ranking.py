@@ -44,7 +44,10 @@ def ranks(cells: Sequence[Cell]) -> Ranking:
 
 @dataclass(frozen=True)
 class Wins:
-    """``count[i, j]``: in how many settings ``names[i]`` beats ``names[j]``; of ``compared[i, j]``."""
+    """``count[i, j]``: in how many settings ``names[i]`` beats ``names[j]``; of ``compared[i, j]``.
+
+    Settings in which either is a single run are not compared.
+    """
 
     names: list[str]
     count: NDArray[np.int64]
@@ -54,11 +57,13 @@ class Wins:
 def wins(cells: Sequence[Cell], axis: Axis) -> Wins:
     """Count wins between heads (or encoders) over the settings that both have.
 
-    A win is better by more than one standard deviation, the larger of the two; ties are omitted.
+    A win is better by more than one standard deviation, the larger of the two; ties are omitted. It
+    needs a standard deviation on both sides.
     """
     other: Axis = "encoder" if axis == "head" else "head"
     names = list(dict.fromkeys(str(getattr(cell, axis)) for cell in cells))
-    known = {(getattr(cell, axis), (getattr(cell, other), cell.dataset)): cell for cell in cells}
+    spread = [cell for cell in cells if cell.sd is not None]
+    known = {(getattr(cell, axis), (getattr(cell, other), cell.dataset)): cell for cell in spread}
     count = np.zeros((len(names), len(names)), dtype=np.int64)
     compared = np.zeros_like(count)
     for i, one in enumerate(names):
@@ -69,5 +74,5 @@ def wins(cells: Sequence[Cell], axis: Axis) -> Wins:
                 if name == one and (two, setting) in known
             ]
             compared[i, j] = len(pairs) if i != j else 0
-            count[i, j] = sum(a.mean - b.mean > max(a.sd, b.sd) for a, b in pairs)
+            count[i, j] = sum(a.beats(b) for a, b in pairs)
     return Wins(names, count, compared)

@@ -27,6 +27,10 @@ class Result:
     def __getitem__(self, name: str) -> Any:
         return self.line[name]
 
+    def get(self, name: str) -> Any:
+        """A field that older lines may lack; None where it is missing."""
+        return self.line.get(name)
+
     @property
     def encoder(self) -> str:
         """The encoder as tables name it: with its storage dtype where that is not float16."""
@@ -55,6 +59,11 @@ class Result:
         """Test clips' ids, logits (n, C) and targets."""
         with np.load(self.file("scores"), allow_pickle=False) as arrays:
             return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
+
+    def groups(self) -> list[str] | None:
+        """The recording that each test clip is of, in the order of ``scores``; None where unknown."""
+        with np.load(self.file("scores"), allow_pickle=False) as arrays:
+            return [str(group) for group in arrays["groups"]] if "groups" in arrays else None
 
 
 def append_result(home: Path, line: Mapping[str, Any]) -> Result:

@@ -1,30 +1,32 @@
-"""Results in a few numbers: mean and spread over seeds and folds."""
+"""Results in a few numbers: mean and spread over seeds and folds, and over nothing else."""
 
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from featcache.heads.report.results import Result
+from featcache.heads.report.settings import names, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one encoder reached on one data set with one head.
+    """What one encoder reached on one data set with one head, trained in one way.
 
-    ``sd`` is over seeds; in cross-validation over folds (each fold's mean over seeds); zero for
-    a single run.
+    ``sd`` is over seeds; in cross-validation over folds (each fold's mean over seeds); None for a
+    single run.
     """
 
     encoder: str
     dataset: str
-    head: str
+    head: str  # with the settings that tell it from others, see ``settings.names``
     metric: str
     split: str  # test, or valid where there is no test
     mean: float  # in 0..1
-    sd: float
+    sd: float | None
     runs: int
     folds: int
     results: tuple[Result, ...]
+    repeats: int = 0  # runs left out because a later one has the same seed and fold
 
     def text(self, digits: int = 2) -> str:
         """Per cent with spread, as tables print it.
@@ -33,19 +35,38 @@ class Cell:
         ...     runs=5, folds=1, results=()).text()
         '50.00 ± 1.00'
         """
-        spread = f" ± {100 * self.sd:.{digits}f}" if self.runs > 1 else ""
+        spread = "" if self.sd is None else f" ± {100 * self.sd:.{digits}f}"
         return f"{100 * self.mean:.{digits}f}{spread}"
+
+    @property
+    def count(self) -> str:
+        """What the mean and its spread are over: ``n=5`` seeds, or ``5 folds``."""
+        return f"{self.folds} folds" if self.folds > 1 else f"n={self.runs}"
+
+    @property
+    def solved(self) -> bool:
+        """Solved to the end rather than trained by steps: no seed, no plateau."""
+        return any(result.get("solved") is True for result in self.results)
+
+    def beats(self, other: "Cell") -> bool:
+        """Better by more than the larger of the two standard deviations; a single run beats nothing."""
+        if self.sd is None or other.sd is None:
+            return False
+        return self.mean - other.mean > max(self.sd, other.sd)
 
 
 def cells(results: Iterable[Result]) -> list[Cell]:
     """Results that differ in seed or fold alone become one cell, in order of first appearance."""
+    found = list(results)
     groups: dict[tuple[str, str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.encoder, result["dataset"], result.label), []).append(result)
+    for key, result in zip(names(found), found, strict=True):
+        groups.setdefault(key, []).append(result)
     return [_cell(key, own) for key, own in groups.items()]
 
 
-def _cell(key: tuple[str, str, str], own: Sequence[Result]) -> Cell:
+def _cell(key: tuple[str, str, str], found: Sequence[Result]) -> Cell:
+    # The same seed again (another version or device) is no further seed: the last counts.
+    own = list({seed_of(result): result for result in found}.values())
     by_fold: dict[object, list[float]] = {}
     for result in own:
         by_fold.setdefault(result["fold"], []).append(result.value)
@@ -54,8 +75,8 @@ def _cell(key: tuple[str, str, str], own: Sequence[Result]) -> Cell:
     return Cell(
         encoder=key[0], dataset=key[1], head=key[2], metric=own[0]["metric"],
         split="test" if own[0]["test"] else "valid", mean=statistics.fmean(means),
-        sd=statistics.stdev(spread) if len(spread) > 1 else 0.0, runs=len(own), folds=len(means),
-        results=tuple(own),
+        sd=statistics.stdev(spread) if len(spread) > 1 else None, runs=len(own), folds=len(means),
+        results=tuple(own), repeats=len(found) - len(own),
     )  # fmt: skip
 
 
@@ -68,7 +89,7 @@ def summary_lines(results: Sequence[Result]) -> list[str]:
         chosen = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
         seconds = max(result["seconds"] for result in cell.results)
         over = f" over {cell.folds} folds" if cell.folds > 1 else ""
-        runs = f" of {cell.runs} seeds" if cell.runs > 1 and cell.folds == 1 else over
+        runs = over or (f" of {cell.runs} seeds" if cell.runs > 1 else "")
         score = f"{cell.split} {cell.metric}{runs}"
         rows.append((cell.encoder, cell.dataset, cell.head, score, cell.text(), chosen, f"{seconds:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
