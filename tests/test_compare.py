@@ -41,7 +41,7 @@ def add(tmp_path: Path) -> Add:
         skill: float | None = None,
         **more: Any,
     ) -> None:
-        run = f"{encoder}-{dataset}-{head}-{seed}-{fold}"
+        run = more.pop("run", f"{encoder}-{dataset}-{head}-{seed}-{fold}")
         files = {}
         if skill is not None:
             random = np.random.default_rng(1)
@@ -90,7 +90,7 @@ def test_options_layer_and_storage_make_cells_of_their_own(add: Add, tmp_path: P
     ]  # fmt: skip
 
 
-def made(encoder: str, head: str, dataset: str, mean: float, sd: float = 0.01) -> Cell:
+def made(encoder: str, head: str, dataset: str, mean: float, sd: float | None = 0.01) -> Cell:
     return Cell(encoder=encoder, dataset=dataset, head=head, metric="mAP", split="test", mean=mean, sd=sd,
                 runs=5, folds=1, results=())  # fmt: skip
 
@@ -115,6 +115,35 @@ def test_a_win_is_more_than_the_larger_of_the_two_spreads() -> None:
     assert found.compared.tolist() == [[0, 2], [2, 0]]
 
 
+def test_a_single_run_has_no_spread_is_compared_with_nothing_and_wins_nothing(
+    add: Add, tmp_path: Path
+) -> None:
+    add(0.2, head="linear")
+    add(0.9, head="protobin")
+    found = cells(read_results([tmp_path]))
+    assert [cell.sd for cell in found] == [None, None]
+    assert not wins(found, "head").count.any()
+    assert not wins(found, "head").compared.any()
+    grid = score_grid(found, ())
+    assert grid.rows[1][2].text == "90.00 (n=1)"
+    assert "n=1: one run, no spread, wins nothing." in grid.note
+    assert not found[1].beats(made("eat", "linear", "urban", 0.2))
+    assert not made("eat", "linear", "urban", 0.99).beats(found[0])
+
+
+def test_what_the_spread_is_over_stands_under_the_table(add: Add, tmp_path: Path) -> None:
+    for seed in range(2):
+        add(0.5 + seed / 10, seed=seed)
+    assert (
+        "± is the standard deviation over seeds (n)." in score_grid(cells(read_results([tmp_path])), ()).note
+    )
+    for fold in "12":
+        add(0.5, fold=fold, dataset="esc50")
+    grid = score_grid(cells(read_results([tmp_path])), ())
+    assert [entry.text for entry in grid.rows[0][2:]] == ["55.00 ± 7.07 (n=2)", "50.00 ± 0.00 (2 folds)"]
+    assert "over seeds (n); or over folds, each fold's mean over its seeds." in grid.note
+
+
 def test_best_is_bold_second_underlined_and_a_papers_number_marked_and_unranked() -> None:
     own = [
         made("eat", "linear", "urban", 0.5),
@@ -122,12 +151,12 @@ def test_best_is_bold_second_underlined_and_a_papers_number_marked_and_unranked(
         made("eat", "ep", "urban", 0.4),
     ]
     text = markdown(score_grid(own, published("unmute")))
-    assert "| eat | mhca | **60.00 ± 1.00** |" in text
-    assert "| eat | linear | <u>50.00 ± 1.00</u> |" in text
-    assert "| eat | ep | 40.00 ± 1.00 |" in text
+    assert "| eat | mhca | **60.00 ± 1.00 (n=5)** |" in text
+    assert "| eat | linear | <u>50.00 ± 1.00 (n=5)</u> |" in text
+    assert "| eat | ep | 40.00 ± 1.00 (n=5) |" in text
     assert "| eat† | protobin | 89.24† |" in text
     assert "the paper's own numbers (arXiv 2509.24901), not measured here" in text
-    assert r"\textbf{60.00 $\pm$ 1.00}" in latex(score_grid(own, ()))
+    assert r"\textbf{60.00 $\pm$ 1.00 (n=5)}" in latex(score_grid(own, ()))
 
 
 def test_the_reference_holds_the_papers_means() -> None:
@@ -174,7 +203,7 @@ def test_the_command_prints_tables_and_writes_files(add: Add, tmp_path: Path) ->
     words = ["compare", str(tmp_path), "--out", str(out), "--reference", "unmute", "--draws", "50"]
     done = CliRunner().invoke(featcache, words, catch_exceptions=False)
     assert done.exit_code == 0
-    assert "**80.50 ± 0.71**" in done.stdout
+    assert "**80.50 ± 0.71 (n=2)**" in done.stdout
     assert "| beats | 1 (60.50) | 1 (80.50) |" in done.stdout
     names = {path.name for path in out.iterdir()}
     pictures = {

@@ -111,8 +111,9 @@ def _differing(records: Iterable[Settings], few: int | None) -> list[str]:
         for name in dict.fromkeys(name for record in own for name in record)
     }
     found = [name for name, values in told.items() if len(values) > 1]
-    if few is None or len(found) <= few:
-        return found
+    plain = [name for name in found if name != "cache"]  # a fingerprint's fields say more than its digest
+    if few is None or len(plain) <= few:
+        return plain or found
     telling = [name for name in (*DIGESTS, *found) if len(told.get(name, ())) == len(own)]
     return telling[:1] or found
 

@@ -89,7 +89,7 @@ def summary_lines(results: Sequence[Result]) -> list[str]:
         chosen = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
         seconds = max(result["seconds"] for result in cell.results)
         over = f" over {cell.folds} folds" if cell.folds > 1 else ""
-        runs = over or (f" of {cell.runs} seeds" if cell.runs > 1 else "")
+        runs = over or (f" of {cell.runs} seeds" if cell.runs > 1 else " (n=1)")
         score = f"{cell.split} {cell.metric}{runs}"
         rows.append((cell.encoder, cell.dataset, cell.head, score, cell.text(), chosen, f"{seconds:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

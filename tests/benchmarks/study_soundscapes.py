@@ -125,7 +125,7 @@ def by_count(found: Mapping[str, Cell], head: str) -> dict[int, Cell]:
 def answers(found: Mapping[str, Cell]) -> Iterable[str]:
     """The two questions, answered by the numbers: better means by more than both standard deviations."""
     order = [found[name] for name in ("protobin", "mhca", "linear")]
-    holds = all(a.mean - b.mean > max(a.sd, b.sd) for a, b in itertools.pairwise(order))
+    holds = all(a.beats(b) for a, b in itertools.pairwise(order))
     shown = ", ".join(f"`{cell.head}` {cell.text()}" for cell in order)
     yield "Does the paper's order `protobin` > `mhca` > `linear` hold? " + ("Yes:" if holds else "No:")
     yield f"{shown}.\n"
@@ -135,7 +135,9 @@ def answers(found: Mapping[str, Cell]) -> Iterable[str]:
     for count, own in by_count(found, "protofloat").items():
         other = binary[count]
         gap = own.mean - other.mean
-        gaps[count] = f"{100 * gap:+.1f}{' (more than both sd)' if abs(gap) > max(own.sd, other.sd) else ''}"
+        gaps[count] = (
+            f"{100 * gap:+.1f}{' (more than both sd)' if own.beats(other) or other.beats(own) else ''}"
+        )
     yield "; ".join(f"J = {count}: {gap}" for count, gap in sorted(gaps.items())) + ".\n"
     high = [f"`{cell.head}`" for cell in found.values() if at_the_top(cell)]
     yield "Within a tenth of the highest learning rate that was searched, and so perhaps not at their best:"
