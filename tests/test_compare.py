@@ -21,7 +21,7 @@ from featcache.heads.report.ranking import ranks, wins
 from featcache.heads.report.results import RESULTS, append_result, read_results
 from featcache.heads.report.significance import differences, holm
 from featcache.heads.report.summary import Cell, cells
-from featcache.heads.report.tables import score_grid
+from featcache.heads.report.tables import difference_grid, score_grid
 
 Add = Callable[..., None]
 
@@ -187,6 +187,19 @@ def test_a_clear_difference_is_significant_and_none_is_not(add: Add, tmp_path: P
     assert gaps["linear"].p < 0.05 < gaps["mhca"].p
     assert gaps["linear"].low > 0
     assert gaps["mhca"].low < 0 < gaps["mhca"].high
+
+
+def test_recordings_named_by_one_scores_file_are_drawn_whole_for_all_heads(add: Add, tmp_path: Path) -> None:
+    add(0.9, head="protobin", skill=3.0, seed=0)
+    add(0.5, head="linear", skill=0.2, seed=1)
+    (by_clip,) = differences(cells(read_results([tmp_path])), draws=200)
+    scores = tmp_path / "eat-urban-linear-1-None.npz"
+    with np.load(scores) as arrays:
+        np.savez(scores, **arrays, groups=np.arange(80) // 20)
+    (by_recording,) = differences(cells(read_results([tmp_path])), draws=200)
+    assert (by_clip.by, by_recording.by) == ("clip", "recording")
+    assert (by_clip.low, by_clip.high) != (by_recording.low, by_recording.high)
+    assert "over test recordings" in difference_grid([by_recording]).note
 
 
 def test_holm_never_falls_and_never_exceeds_one() -> None:

@@ -9,7 +9,7 @@ from featcache.heads.report.significance import holm, p_value
 
 
 def names(start: int, count: int) -> list[str]:
-    return [f"c{index}" for index in range(start, start + count)]
+    return [f"c{index:05d}" for index in range(start, start + count)]  # in order as words, too
 
 
 def pair(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
