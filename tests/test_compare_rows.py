@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from featcache.heads import HEADS
 from featcache.heads.probing.probe import probe
 from featcache.heads.report.compare import compare
 from featcache.heads.report.formats import csv_text, latex, markdown
 from featcache.heads.report.results import Result, read_results
+from featcache.heads.report.settings import MATCHING
 from featcache.heads.report.significance import differences
 from featcache.heads.report.summary import cells
 from featcache.heads.report.tables import score_grid
@@ -61,7 +63,6 @@ def test_runs_of_other_rates_epochs_and_batches_are_rows_of_their_own_named_by_w
         ({"training": {"patience": 3}}, "patience 3"),
         ({"training": {"some_new_setting": "x"}}, "some_new_setting x"),
         ({"protocol": {"preset": "fast"}}, "preset fast"),
-        ({"match_engine": "triton"}, "match_engine triton"),
         ({"lr": 0.0030001}, "lr 0.003 #"),  # printed alike, and still apart
     ],
 )
@@ -69,6 +70,18 @@ def test_each_setting_parts_rows(more: dict[str, Any], name: str) -> None:
     first, second = rows(line(0.1), line(0.2, **more))
     assert first != second
     assert second.startswith(f"linear [{name}" if "#" not in name else "linear [lr 0.003] #")
+
+
+def test_the_form_of_the_match_parts_rows_of_heads_that_match_and_of_no_others() -> None:
+    for head, count in (("protobin", 2), ("linear", 1), ("mine.py:Mine", 1)):
+        assert (
+            len(rows(line(0.1, head=head, match="native"), line(0.2, head=head, seed=1, match="triton")))
+            == count
+        )
+
+
+def test_the_heads_that_match_are_the_prototypical_ones() -> None:
+    assert set(MATCHING) == {name for name, spec in HEADS.items() if spec.build.rates == "prototypes"}
 
 
 def test_seeds_of_every_kind_versions_and_devices_part_no_rows() -> None:
@@ -135,12 +148,12 @@ def test_a_quick_look_and_then_a_search_do_not_mix(
     make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:
     cache, manifest = make_tokens()
-    for more in ({"epochs": 1}, {"search": True, "trials": 2, "seeds": 2, "epochs": 2}):
+    for more in ({"epochs": 1, "seeds": 1}, {"search": True, "trials": 2, "seeds": 2, "epochs": 2}):
         probe(cache, manifest, heads=["linear"], out=tmp_path / "out", batch_size=16, device="cpu", **more)
-    found = {cell.head: cell for cell in cells(read_results([tmp_path / "out"]))}
-    assert {name: cell.runs for name, cell in found.items()} == {
-        "linear [epochs 1, no search]": 1, "linear [epochs 2, search 1+1]": 2,
-    }  # fmt: skip
+    found = cells(read_results([tmp_path / "out"]))
+    assert [(cell.head.partition(" ")[2], cell.runs) for cell in found] == [
+        ("[epochs 1, no search]", 1), ("[epochs 2, search 1+1]", 2),
+    ]  # fmt: skip
     (scores, gaps) = compare(tmp_path / "out", draws=50).grids
     assert len(scores.rows) == 2
     assert len(gaps.rows) == 1

@@ -2,7 +2,7 @@
 
 - ``results``: one JSON line a trained head
 - ``metrics``: scores of logits
-- ``settings``: what a run is of but for its seed; names that tell apart what differs
+- ``settings``, ``naming``: what a run is of but for its seed; names that tell apart what differs
 - ``summary``: mean and spread over seeds and folds
 - ``ranking``: ranks of encoders, wins of heads
 - ``bootstrap``, ``significance``: the paired bootstrap over test clips

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from featcache.heads.report.naming import names
 from featcache.heads.report.results import Result
-from featcache.heads.report.settings import names, seed_of
+from featcache.heads.report.settings import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Cell:
 
     encoder: str
     dataset: str
-    head: str  # with the settings that tell it from others, see ``settings.names``
+    head: str  # with the settings that tell it from others, see ``naming.names``
     metric: str
     split: str  # test, or valid where there is no test
     mean: float  # in 0..1
