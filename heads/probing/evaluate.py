@@ -91,6 +91,7 @@ def describe(
         "clips": {"train": len(task.train), "valid": len(task.valid), "test": len(question.test)},
         "head": trial.head,
         "options": dict(trial.options),
+        "code": trial.spec.code,
         "layer": trial.layer,
         "last_layer": trial.layer == max(cache.layers),
         "loss": trial.loss,
