@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import InputError, MissingError
-from featcache.manifest import Clip, from_folders, load_manifest, read_manifest, write_manifest
-from featcache.manifest.windows import window
+from featcache.manifest import Clip, Manifest, from_folders, load_manifest, read_manifest, write_manifest
+from featcache.manifest.windows import window, window_manifest
 
 
 def write(path: Path, text: str) -> Path:
@@ -51,8 +51,8 @@ def test_labels_may_be_empty_and_repeated_labels_count_once(tmp_path: Path) -> N
         ("path,labels,start\na.wav,x,nan\n", r"start is 'nan'; wanted seconds"),
         ("path,labels,start\na.wav,x,-1\n", r"start is '-1'; wanted seconds, 0 or more"),
         ("path,labels,split\na.wav,x,dev\n", r"line 2: unknown split 'dev'; wanted train, valid or test"),
-        ("path,labels,id\na.wav,x,1\nb.wav,x,1\n", r"has the id '1' twice"),
-        ("path,labels\na.wav,x\na.wav,y\n", r"has the id 'a.wav' twice"),
+        ("path,labels,id\na.wav,x,1\nb.wav,x,1\n", r"has the id '1' 2 times"),
+        ("path,labels\na.wav,x\na.wav,y\n", r"has the id 'a.wav' 2 times"),
     ],
 )
 def test_a_bad_manifest_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -121,6 +121,29 @@ def test_windows_cover_the_whole_segment(tmp_path: Path) -> None:
     assert [(one.start, one.end) for one in windows] == [(5, 10), (7.5, 12.5), (10, 15), (12.5, 17)]
     assert {(one.labels, one.split) for one in windows} == {(("x",), "test")}
     assert len({one.id for one in windows}) == 4
+
+
+def test_windows_far_into_a_recording_have_ids_of_their_own(tmp_path: Path) -> None:
+    clip = Clip(id="a", path=tmp_path / "a.wav", start=100_000, end=100_004)
+    windows = window([clip], [4.0], length=1.0, hop=0.25)
+    assert len({one.id for one in windows}) == len(windows) == 13
+    assert [one.id for one in windows[:2]] == ["a@100000-100001", "a@100000.25-100001.25"]
+
+
+def test_segments_that_differ_by_a_microsecond_have_ids_of_their_own(tmp_path: Path) -> None:
+    rows = [f"a.wav,x,{start:.6f},{start + 1:.6f}" for start in (0.000001, 0.000002, 1e6, 1e6 + 1e-6)]
+    text = "\n".join(["path,labels,start,end", *rows]) + "\n"
+    ids = [clip.id for clip in read_manifest(write(tmp_path / "m.csv", text))]
+    assert ids == [
+        *("a.wav@0.000001-1.000001", "a.wav@0.000002-1.000002"),
+        *("a.wav@1000000-1000001", "a.wav@1000000.000001-1000001.000001"),
+    ]
+
+
+def test_ids_that_collide_are_refused_wherever_the_clips_come_from(tmp_path: Path) -> None:
+    clips = [Clip(id="a", path=tmp_path / "a.wav", end=2), Clip(id="a@0-1", path=tmp_path / "b.wav", end=1)]
+    with pytest.raises(InputError, match="has the id 'a@0-1' 2 times"):
+        window_manifest(Manifest(tuple(clips), tmp_path), 1.0)
 
 
 def test_a_clip_that_fits_one_window_stays_itself(tmp_path: Path) -> None:

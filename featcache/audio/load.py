@@ -10,6 +10,7 @@ import torchaudio.functional
 from torch import Tensor
 
 from featcache.errors import AudioError
+from featcache.manifest.clip import seconds_text
 
 # Written times are rounded (milliseconds, often): a segment may overrun its file by this much.
 END_SLACK = 0.01  # [s]
@@ -86,14 +87,14 @@ def _segment(
         raise AudioError(f"{path}: holds no audio (0 samples)")
     seconds = total / rate
     stop = seconds if end is None else end
+    segment = f"segment {seconds_text(start)}-{seconds_text(stop)} s"
     if start >= seconds or stop > seconds + END_SLACK:
         raise AudioError(
-            f"{path}: segment {start:g}-{stop:g} s goes past the end of the file ({seconds:.3f} s);"
-            " mend start and end"
+            f"{path}: {segment} goes past the end of the file ({seconds:.3f} s); mend start and end"
         )
     first, last = round(start * rate), min(total, round(stop * rate))
     if last <= first:
-        raise AudioError(f"{path}: segment {start:g}-{stop:g} s holds no sample at {rate} Hz; mend start/end")
+        raise AudioError(f"{path}: {segment} holds no sample at {rate} Hz; mend start and end")
     # A fraction of a sample is no cut.
     count = min(last - first, math.ceil(max_seconds * rate)) if math.isfinite(max_seconds) else last - first
     return first, count, (last - first - count) / rate

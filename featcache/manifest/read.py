@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.errors import InputError, MissingError
-from featcache.manifest.clip import SPLITS, Clip, Manifest
+from featcache.manifest.clip import SPLITS, Clip, Manifest, seconds_text
 from featcache.manifest.folders import from_folders
 
 REQUIRED = ("path", "labels")
@@ -80,12 +80,13 @@ def _clip(source: Path, line: int, row: dict[str, str | None]) -> Clip:
         raise InputError(f"{where} has no path")
     start, end = _seconds(where, "start", cells["start"]) or 0.0, _seconds(where, "end", cells["end"])
     if end is not None and end <= start:
-        raise InputError(f"{where}: end {end:g} s is not after start {start:g} s")
+        raise InputError(f"{where}: end {seconds_text(end)} s is not after start {seconds_text(start)} s")
     if cells["split"] and cells["split"] not in SPLITS:
         raise InputError(
             f"{where}: unknown split {cells['split']!r}; wanted train, valid or test (or nothing)"
         )
-    segment = f"@{start:g}-{'' if end is None else f'{end:g}'}" if cells["start"] or cells["end"] else ""
+    stop = "" if end is None else seconds_text(end)
+    segment = f"@{seconds_text(start)}-{stop}" if cells["start"] or cells["end"] else ""
     return Clip(
         id=cells["id"] or cells["path"] + segment,
         path=source.parent / cells["path"],
@@ -112,9 +113,5 @@ def _seconds(where: str, name: str, text: str) -> float | None:
 def _checked(manifest: Manifest) -> Manifest:
     if not manifest.clips:
         raise InputError(f"{manifest.path} lists no clip; wanted at least one row below the header")
-    seen: set[str] = set()
-    for clip in manifest.clips:
-        if clip.id in seen:
-            raise InputError(f"{manifest.path} has the id {clip.id!r} twice; give each row an id of its own")
-        seen.add(clip.id)
+    manifest.require_own_ids()
     return manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from featcache.audio.load import duration
 from featcache.errors import AudioError, InputError
-from featcache.manifest.clip import Clip, Manifest
+from featcache.manifest.clip import Clip, Manifest, seconds_text
 
 
 def window(clips: Sequence[Clip], seconds: Sequence[float], *, length: float, hop: float) -> list[Clip]:
@@ -33,7 +33,8 @@ def window(clips: Sequence[Clip], seconds: Sequence[float], *, length: float, ho
         for index in range(count):
             start = round(clip.start + index * hop, 6)
             end = round(min(start + length, clip.start + total), 6)
-            windows.append(replace(clip, id=f"{clip.id}@{start:g}-{end:g}", start=start, end=end))
+            name = f"{clip.id}@{seconds_text(start)}-{seconds_text(end)}"
+            windows.append(replace(clip, id=name, start=start, end=end))
     return windows
 
 
@@ -51,7 +52,9 @@ def window_manifest(manifest: Manifest, length: float, hop: float | None = None)
     files = {clip.path: _length(clip.path) for clip in manifest.clips}
     seconds = [(files[clip.path] if clip.end is None else clip.end) - clip.start for clip in manifest.clips]
     windows = window(manifest.clips, seconds, length=length, hop=hop or length)
-    return Manifest(tuple(windows), manifest.path)
+    windowed = Manifest(tuple(windows), manifest.path)
+    windowed.require_own_ids()
+    return windowed
 
 
 def _length(path: Path) -> float:
