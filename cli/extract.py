@@ -64,6 +64,9 @@ SHOWN_FAILURES = 3
     help="Copy tokens of the same fingerprint from this cache (may be repeated).",
 )
 @click.option("--skip-failed", is_flag=True, help="Leave out clips that are missing or damaged; exit with 0.")
+@click.option(
+    "--rehash", is_flag=True, help="Read every file to see which audio it holds; forget what is remembered."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def extract(
     manifest: Path,

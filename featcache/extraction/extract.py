@@ -55,6 +55,7 @@ def extract(
     hop_seconds: float | None = None,
     reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
+    rehash: bool = False,
     progress: bool = False,
 ) -> Extraction:
     """Encode the clips of ``manifest`` that ``out`` does not hold yet and store their tokens.
@@ -71,6 +72,7 @@ def extract(
         hop_seconds: [s] between window starts; the length of a window unless given
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
+        rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
         InputError: bad manifest, option, weights, or ``out`` holds something else.
@@ -91,6 +93,7 @@ def extract(
             options=("hop_seconds", "window_seconds"),
         )
     manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    manifest.require_own_ids()
     missing = manifest.missing_files()
     if missing and not skip_failed:
         raise InputError(
@@ -107,7 +110,7 @@ def extract(
         clips = window_manifest(manifest, window_seconds, hop_seconds)
     result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
     layout = _layout(runner, name, store_dtype, codec, shard_clips)
-    keys = clip_keys(clips.clips, progress=progress)
+    keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
     with CacheWriter.create_or_open(result.cache, layout) as writer:
         if window_seconds is not None:
             result.manifest = result.cache / WINDOWS

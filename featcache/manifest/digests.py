@@ -1,8 +1,9 @@
 """What a clip is: a digest of its audio file's bytes and its segment, never its name.
 
 Hashing every file at each run would read the whole data set, so a file's digest is remembered
-with its size and modification time, in a small database of the user (``FEATCACHE_HOME``, else
-``~/.cache/featcache``). Losing that database costs time and nothing else.
+with its size, inode and times of modification and change, in a small database of the user
+(``FEATCACHE_HOME``, else ``~/.cache/featcache``). The change time is the file system's own: no tool sets
+it back, as ``cp -p``, ``rsync -t`` and ``touch`` do with the other. Losing the database costs time alone.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from featcache.manifest.clip import Clip
 
-# A file that changed this recently may change again without its time stamp moving on.
+# A file that changed this recently may change again without its time stamps moving on.
 SETTLED = 2.0  # [s]
 _BLOCK = 1 << 20
 
@@ -33,27 +34,41 @@ def clip_key(file_digest: bytes, start: float, end: float | None) -> bytes:
     return hashlib.blake2b(file_digest + f"|{start:.6f}|{stop}".encode(), digest_size=16).digest()
 
 
-def clip_keys(clips: Iterable[Clip], *, progress: bool = False) -> list[bytes | None]:
-    """The key of each clip; None where its file does not exist (or cannot be read)."""
+def clip_keys(clips: Iterable[Clip], *, rehash: bool = False, progress: bool = False) -> list[bytes | None]:
+    """The key of each clip; None where its file does not exist (or cannot be read).
+
+    Args:
+        rehash: read every file, whatever is remembered of it
+    """
     clips = list(clips)
-    digests = file_digests(dict.fromkeys(clip.path for clip in clips), progress=progress)
+    digests = file_digests(dict.fromkeys(clip.path for clip in clips), rehash=rehash, progress=progress)
     return [
         None if digest is None else clip_key(digest, clip.start, clip.end)
         for clip, digest in ((clip, digests[clip.path]) for clip in clips)
     ]
 
 
-def file_digests(paths: Iterable[Path], *, progress: bool = False) -> dict[Path, bytes | None]:
-    """Digest of each file's bytes, remembered ones where size and modification time agree."""
+def file_digests(
+    paths: Iterable[Path], *, rehash: bool = False, progress: bool = False
+) -> dict[Path, bytes | None]:
+    """Digest of each file's bytes; a remembered one where size, inode and both times agree.
+
+    Args:
+        rehash: forget what is remembered of these files first
+    """
     stats = {path: _stat(path) for path in paths}
     with closing(_database()) as memory:
-        found = {path: _recall(memory, path, stat) for path, stat in stats.items() if stat}
+        if rehash:
+            _forget(memory, stats)
+        found = {
+            path: None if rehash else _recall(memory, path, stat) for path, stat in stats.items() if stat
+        }
         new = [path for path, digest in found.items() if digest is None]
         now = time.time()
         for path, digest in _hash_all(new, progress):
             found[path] = digest
             stat = stats[path]
-            if digest is not None and stat and now - stat.st_mtime > SETTLED:
+            if digest is not None and stat and _settled(stat, now) and _same(stat, _stat(path)):
                 _remember(memory, path, stat, digest)
         with suppress(sqlite3.Error):
             memory.commit()
@@ -113,20 +128,43 @@ def _database() -> sqlite3.Connection:
 
 def _open_database(name: str) -> sqlite3.Connection:
     memory = sqlite3.connect(name, timeout=30)
+    # The table "digests" of earlier versions knew neither inode nor change time: it is not believed.
+    memory.execute("DROP TABLE IF EXISTS digests")
     memory.execute(
-        "CREATE TABLE IF NOT EXISTS digests "
-        "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, digest BLOB) WITHOUT ROWID"
+        "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, inode TEXT, "
+        "mtime_ns INT, ctime_ns INT, digest BLOB) WITHOUT ROWID"
     )
     return memory
 
 
+def _facts(stat: os.stat_result) -> tuple[int, str, int, int]:
+    """What must agree for a digest to be believed. Inodes may exceed SQLite's integers."""
+    return stat.st_size, str(stat.st_ino), stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _settled(stat: os.stat_result, now: float) -> bool:
+    return now - max(stat.st_mtime, stat.st_ctime) > SETTLED
+
+
+def _same(before: os.stat_result, after: os.stat_result | None) -> bool:
+    """Whether a file stayed itself while it was hashed."""
+    return after is not None and _facts(before) == _facts(after)
+
+
+def _forget(memory: sqlite3.Connection, paths: Iterable[Path]) -> None:
+    with suppress(sqlite3.Error):
+        memory.executemany("DELETE FROM files WHERE path = ?", [(os.path.abspath(path),) for path in paths])
+
+
 def _recall(memory: sqlite3.Connection, path: Path, stat: os.stat_result) -> bytes | None:
-    query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?"
-    row = memory.execute(query, (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)).fetchone()
+    query = (
+        "SELECT digest FROM files WHERE path = ? AND size = ? AND inode = ? AND mtime_ns = ? AND ctime_ns = ?"
+    )
+    row = memory.execute(query, (os.path.abspath(path), *_facts(stat))).fetchone()
     return bytes(row[0]) if row else None
 
 
 def _remember(memory: sqlite3.Connection, path: Path, stat: os.stat_result, digest: bytes) -> None:
-    row = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, digest)
+    row = (os.path.abspath(path), *_facts(stat), digest)
     with suppress(sqlite3.Error):  # a locked or full disk costs a second hashing, no more
-        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
+        memory.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
