@@ -65,6 +65,11 @@ SHOWN_FAILURES = 3
 )
 @click.option("--skip-failed", is_flag=True, help="Leave out clips that are missing or damaged; exit with 0.")
 @click.option(
+    "--accept-truncated",
+    is_flag=True,
+    help="Encode what is there of files that were cut off; they fail otherwise.",
+)
+@click.option(
     "--rehash", is_flag=True, help="Read every file to see which audio it holds; forget what is remembered."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")

@@ -1,5 +1,6 @@
 """Manifests: what is read, what is refused, and that a digest follows the content."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from featcache.errors import InputError, MissingError
 from featcache.manifest import Clip, Manifest, from_folders, load_manifest, read_manifest, write_manifest
 from featcache.manifest.windows import window, window_manifest
+
+Make = Callable[..., Path]
 
 
 def write(path: Path, text: str) -> Path:
@@ -140,8 +143,9 @@ def test_segments_that_differ_by_a_microsecond_have_ids_of_their_own(tmp_path: P
     ]
 
 
-def test_ids_that_collide_are_refused_wherever_the_clips_come_from(tmp_path: Path) -> None:
-    clips = [Clip(id="a", path=tmp_path / "a.wav", end=2), Clip(id="a@0-1", path=tmp_path / "b.wav", end=1)]
+def test_ids_that_collide_are_refused_wherever_the_clips_come_from(make_audio: Make, tmp_path: Path) -> None:
+    path = make_audio("a.wav", seconds=2)
+    clips = [Clip(id="a", path=path, end=2), Clip(id="a@0-1", path=path, end=1)]
     with pytest.raises(InputError, match="has the id 'a@0-1' 2 times"):
         window_manifest(Manifest(tuple(clips), tmp_path), 1.0)
 

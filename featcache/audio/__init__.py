@@ -1,6 +1,9 @@
 """From audio files to spectrograms.
 
 - ``load``: one segment of one file as a mono waveform at a given rate
+- ``opening``: files whose headers can be believed
+- ``container``: whether a file is all there
+- ``resample``: one rate to another, in bounded memory
 - ``decode_ahead``: many of them, in order, on threads
 - ``fbank``: Kaldi's log-mel filter bank
 - ``melspec``: mel spectrograms in decibels (Dasheng's input)

@@ -15,7 +15,13 @@ from featcache.manifest import Clip
 
 
 def decode_ahead(
-    clips: Sequence[Clip], *, sample_rate: int, max_seconds: float, workers: int, ahead: int
+    clips: Sequence[Clip],
+    *,
+    sample_rate: int,
+    max_seconds: float,
+    workers: int,
+    ahead: int,
+    accept_truncated: bool = False,
 ) -> Iterator[tuple[Clip, Decoded | AudioError]]:
     """Yield each clip, in order, with its waveform or the reason why it has none.
 
@@ -27,7 +33,12 @@ def decode_ahead(
     def decode(clip: Clip) -> Decoded | AudioError:
         try:
             return load_clip(
-                clip.path, sample_rate=sample_rate, start=clip.start, end=clip.end, max_seconds=max_seconds
+                clip.path,
+                sample_rate=sample_rate,
+                start=clip.start,
+                end=clip.end,
+                max_seconds=max_seconds,
+                accept_truncated=accept_truncated,
             )
         except AudioError as error:
             return error

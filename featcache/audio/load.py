@@ -6,15 +6,21 @@ from typing import NamedTuple
 
 import soundfile
 import torch
-import torchaudio.functional
 from torch import Tensor
 
+from featcache.audio.opening import opened
+from featcache.audio.resample import resample
 from featcache.errors import AudioError
 from featcache.manifest.clip import seconds_text
+from featcache.manifest.files import printable
 
 # Written times are rounded (milliseconds, often): a segment may overrun its file by this much.
 END_SLACK = 0.01  # [s]
-RESAMPLER = "torchaudio.functional.resample, sinc_interp_hann, width 6, rolloff 0.99"
+# Full scale is 1. Samples that are 32-bit integers stored as floats reach this; the power spectrum of
+# louder ones (2e12 and above) is infinite in float32.
+LOUDEST = 2.0**31
+MOST_SAMPLES = 1 << 28  # of a clip, before and after resampling: 1 GB
+_BLOCK = 1 << 24  # samples of all channels decoded at once: 64 MB
 
 
 class Decoded(NamedTuple):
@@ -31,6 +37,7 @@ def load_clip(
     start: float = 0.0,
     end: float | None = None,
     max_seconds: float = math.inf,
+    accept_truncated: bool = False,
 ) -> Decoded:
     """Decode ``start``..``end`` of a file: mean over channels, resampled, at most ``max_seconds``.
 
@@ -40,42 +47,63 @@ def load_clip(
         sample_rate: [Hz] wanted
         start, end: [s] in the file; ``end=None`` is the end of the file
         max_seconds: [s] what the encoder takes; the rest is not decoded
+        accept_truncated: take what is there of a file that was cut off, as a shorter clip
 
     Raises:
-        AudioError: the file is missing, empty, not audio, has NaN or infinite samples, or ends
-            before the segment does.
+        AudioError: the file is missing, no regular file, empty, not audio or cut off, has NaN, infinite or
+            absurdly large samples, ends before the segment does, or the clip is too long to be held.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            first, count, cut = _segment(file, path, start, end, max_seconds)
-            file.seek(first)
-            samples = file.read(count, dtype="float32", always_2d=True)
-            rate = file.samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(_why(path, error)) from None
-    if len(samples) < count:
+    with opened(path, accept_truncated) as file:
+        first, count, cut = _segment(file, path, start, end, max_seconds)
+        rate = file.samplerate
+        if count * max(1.0, sample_rate / rate) > MOST_SAMPLES:
+            raise AudioError(
+                f"{printable(path)}: {count / rate:,.1f} s at {max(rate, sample_rate):,} Hz is more than the "
+                f"{MOST_SAMPLES:,} samples that are decoded at once; take shorter segments or windows"
+            )
+        mono = _read(file, first, count)
+    if len(mono) < count and not (accept_truncated and len(mono)):
         raise AudioError(
-            f"{path}: decoding stopped after {len(samples)} of {count} samples; the file is damaged"
+            f"{printable(path)}: decoding stopped after {len(mono)} of {count} samples; the file is damaged"
         )
-    mono = torch.from_numpy(samples).mean(dim=1)
-    if not torch.isfinite(mono).all():
-        raise AudioError(f"{path}: has NaN or infinite samples; repair or remove it")
-    if rate != sample_rate:
-        mono = torchaudio.functional.resample(mono, rate, sample_rate)
+    _check_samples(mono, path)
+    mono = resample(mono, rate, sample_rate)
     return Decoded(mono[: round(max_seconds * sample_rate)] if math.isfinite(max_seconds) else mono, cut)
 
 
-def duration(path: Path) -> float:
+def duration(path: Path, *, accept_truncated: bool = False) -> float:
     """Length of a file in seconds, read from its header.
 
     Raises:
         AudioError: as ``load_clip``.
     """
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(_why(path, error)) from None
-    return float(info.frames / info.samplerate)
+    with opened(path, accept_truncated) as file:
+        return float(file.frames / file.samplerate)
+
+
+def _read(file: soundfile.SoundFile, first: int, count: int) -> Tensor:
+    """Mean over channels of ``count`` frames from ``first``, or of as many as there are: (L,) float32."""
+    file.seek(first)
+    blocks: list[Tensor] = []
+    while count > 0:
+        wanted = min(count, max(1, _BLOCK // file.channels))
+        samples = file.read(wanted, dtype="float32", always_2d=True)
+        blocks.append(torch.from_numpy(samples).mean(dim=1))
+        count -= len(samples)
+        if len(samples) < wanted:
+            break
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _check_samples(mono: Tensor, path: Path) -> None:
+    if not torch.isfinite(mono).all():
+        raise AudioError(f"{printable(path)}: has NaN or infinite samples; repair or remove it")
+    largest = float(mono.abs().max())
+    if largest > LOUDEST:
+        raise AudioError(
+            f"{printable(path)}: has samples of {largest:.1e}, beyond {LOUDEST:.1e} (full scale is 1); "
+            "repair or remove it"
+        )
 
 
 def _segment(
@@ -84,26 +112,18 @@ def _segment(
     """First frame, number of frames to read, and the seconds left out at the end."""
     rate, total = file.samplerate, file.frames
     if total <= 0:
-        raise AudioError(f"{path}: holds no audio (0 samples)")
+        raise AudioError(f"{printable(path)}: holds no audio (0 samples)")
     seconds = total / rate
     stop = seconds if end is None else end
     segment = f"segment {seconds_text(start)}-{seconds_text(stop)} s"
     if start >= seconds or stop > seconds + END_SLACK:
         raise AudioError(
-            f"{path}: {segment} goes past the end of the file ({seconds:.3f} s); mend start and end"
+            f"{printable(path)}: {segment} goes past the end of the file ({seconds:.3f} s);"
+            " mend start and end"
         )
     first, last = round(start * rate), min(total, round(stop * rate))
     if last <= first:
-        raise AudioError(f"{path}: {segment} holds no sample at {rate} Hz; mend start and end")
+        raise AudioError(f"{printable(path)}: {segment} holds no sample at {rate} Hz; mend start and end")
     # A fraction of a sample is no cut.
     count = min(last - first, math.ceil(max_seconds * rate)) if math.isfinite(max_seconds) else last - first
     return first, count, (last - first - count) / rate
-
-
-def _why(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return f"{path}: no such file"
-    if path.is_file() and path.stat().st_size == 0:
-        return f"{path}: is empty (0 bytes)"
-    reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
-    return f"{path}: cannot be read as audio ({reason})"

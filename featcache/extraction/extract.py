@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import ABOVE_ZERO, COUNT, Rule, check
-from featcache.audio.load import RESAMPLER
+from featcache.audio.resample import RESAMPLER
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
@@ -18,6 +18,7 @@ from featcache.extraction.fill import Extraction, Filler
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
+from featcache.manifest.files import file_problem, printable
 from featcache.manifest.windows import window_manifest
 from featcache.records import add_run
 from featcache.weights.checkpoint import weights_digest
@@ -55,6 +56,7 @@ def extract(
     hop_seconds: float | None = None,
     reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
+    accept_truncated: bool = False,
     rehash: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -72,6 +74,7 @@ def extract(
         hop_seconds: [s] between window starts; the length of a window unless given
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
+        accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
@@ -98,7 +101,8 @@ def extract(
     if missing and not skip_failed:
         raise InputError(
             f"{len(missing)} of {len(manifest)} clips of {manifest.path} have no file, "
-            f"first {missing[0].path}; mend the manifest, or go on without them with skip_failed",
+            f"first {printable(missing[0].path)} ({file_problem(missing[0].path)}); mend the manifest, "
+            "or go on without them with skip_failed",
             options=("skip_failed",),
         )
     model, name = _build(encoder, weights, clip_seconds)
@@ -107,7 +111,7 @@ def extract(
     )
     clips = manifest
     if window_seconds is not None:
-        clips = window_manifest(manifest, window_seconds, hop_seconds)
+        clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
     result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
     layout = _layout(runner, name, store_dtype, codec, shard_clips)
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
@@ -116,9 +120,13 @@ def extract(
             result.manifest = result.cache / WINDOWS
             write_manifest(result.manifest, clips.clips)
         add_run(result.cache, _run_record(result.manifest, runner, batch_size))
-        filler = Filler(writer, runner, result, batch_size=batch_size, workers=workers, progress=progress)
+        filler = Filler(
+            writer, runner, result, batch_size=batch_size, workers=workers,
+            accept_truncated=accept_truncated, progress=progress,
+        )  # fmt: skip
         others = [reuse] if isinstance(reuse, str | Path) else reuse
-        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others])
+        split = {clip.id for clip in manifest} - {clip.id for clip in clips}
+        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others], split=split)
     result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
     result.seconds = time.perf_counter() - began
     return result

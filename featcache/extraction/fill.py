@@ -1,7 +1,7 @@
 """Fill an open cache with the clips it lacks: present, copied from another cache, or encoded."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -52,19 +52,29 @@ class Filler:
         *,
         batch_size: int,
         workers: int | None,
-        progress: bool,
+        accept_truncated: bool = False,
+        progress: bool = False,
     ) -> None:
         self._writer, self._runner, self._result = writer, runner, result
         self._batch_size = batch_size
         self._workers = workers or min(8, os.cpu_count() or 1)
+        self._accept_truncated = accept_truncated
         self._progress = progress
         self._waiting: set[str] = set()  # clips that this run has not come to yet
 
-    def fill(self, clips: Sequence[Clip], keys: Sequence[bytes | None], reuse: Sequence[TokenCache]) -> None:
+    def fill(
+        self,
+        clips: Sequence[Clip],
+        keys: Sequence[bytes | None],
+        reuse: Sequence[TokenCache],
+        *,
+        split: Iterable[str] = (),
+    ) -> None:
         """Bring every clip into the cache.
 
         Args:
             keys: content key of each clip, None where its file cannot be read
+            split: ids of clips that are windows now: what is listed of them no longer counts
 
         Raises:
             Interrupted: Ctrl-C; the unfinished shard is dropped, what is finished stays.
@@ -89,7 +99,7 @@ class Filler:
             ) from None
         finally:
             # What an interrupted run did not come to keeps its entry.
-            tried = {clip.id for clip in clips} - self._waiting
+            tried = {*split, *(clip.id for clip in clips)} - self._waiting
             record_failed(self._result.cache, tried, self._result.failed)
 
     def _skip_present(self, pending: dict[bytes | str, Clip], num_clips: int) -> None:
@@ -122,6 +132,7 @@ class Filler:
             max_seconds=encoder.clip_seconds,
             workers=self._workers,
             ahead=2 * self._batch_size,
+            accept_truncated=self._accept_truncated,
         )
         room = writer.room
         with tqdm(

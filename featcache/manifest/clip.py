@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from featcache.errors import InputError
+from featcache.manifest.files import file_problem
 
 SPLITS = ("train", "valid", "test")
 
@@ -69,6 +70,6 @@ class Manifest:
             raise InputError(f"{self.path} has the id {name!r} {times} times; give each row an id of its own")
 
     def missing_files(self) -> list[Clip]:
-        """Clips whose file does not exist, in order."""
-        exists = {path: path.is_file() for path in {clip.path for clip in self.clips}}
-        return [clip for clip in self.clips if not exists[clip.path]]
+        """Clips whose file does not exist or cannot be opened, in order."""
+        problems = {path: file_problem(path) for path in {clip.path for clip in self.clips}}
+        return [clip for clip in self.clips if problems[clip.path]]

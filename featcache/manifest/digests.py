@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from featcache.manifest.clip import Clip
+from featcache.manifest.files import file_problem
 
 # A file that changed this recently may change again without its time stamps moving on.
 SETTLED = 2.0  # [s]
@@ -103,11 +104,12 @@ def _hash(path: Path) -> bytes | None:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    try:
-        stat = path.stat()
-    except OSError:
+    if file_problem(path):
         return None
-    return stat if path.is_file() else None
+    try:
+        return path.stat()
+    except OSError:  # it went away since
+        return None
 
 
 def home() -> Path:

@@ -1,9 +1,11 @@
 """A manifest from a folder of class folders, as many data sets are shipped."""
 
+import os
 from pathlib import Path
 
 from featcache.errors import InputError, MissingError
 from featcache.manifest.clip import SPLITS, Clip, Manifest
+from featcache.manifest.files import FOLDER, file_problem, printable
 
 AUDIO_SUFFIXES = {
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
@@ -14,27 +16,56 @@ AUDIO_SUFFIXES = {
 def from_folders(root: str | Path) -> Manifest:
     """A folder of class folders: a file's label is the folder it lies in.
 
+    What cannot be opened (a pipe, a broken link) is a clip all the same, and fails when it is decoded.
     If the first level is made of ``train``, ``valid`` and ``test`` folders, they are the splits
     and the class folders lie within. Files without a known audio suffix are passed over.
 
     Raises:
         MissingError: there is no such folder.
-        InputError: no audio file lies in a class folder.
+        InputError: no audio file lies in a class folder, or a folder cannot be read.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise MissingError(f"no folder at {root}; wanted a folder that holds one folder per class")
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if file_problem(root) != FOLDER:
+        raise MissingError(f"no folder at {printable(root)}; wanted a folder that holds one folder per class")
+    folders = _folders(root)
     by_split = bool(folders) and all(folder.name in SPLITS for folder in folders)
     groups = [(folder, folder.name) for folder in folders] if by_split else [(root, None)]
     clips = [
-        Clip(id=file.relative_to(root).as_posix(), path=file, labels=(label.name,), split=split)
+        Clip(
+            id=printable(file.relative_to(root).as_posix()),
+            path=file,
+            labels=(printable(label.name),),
+            split=split,
+        )
         for top, split in groups
-        for label in sorted(top.iterdir())
-        if label.is_dir() and not label.name.startswith(".")
-        for file in sorted(label.rglob("*"))
-        if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+        for label in _folders(top)
+        for file in _files(label)
+        if file.suffix.lower() in AUDIO_SUFFIXES
     ]
     if not clips:
         raise InputError(f"no audio file in the class folders of {root}; wanted {root}/CLASS/file.wav")
     return Manifest(tuple(clips), root)
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in one, hidden ones left out."""
+    try:
+        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _files(root: Path) -> list[Path]:
+    """Whatever lies below a folder and is none, at any depth."""
+
+    def stop(error: OSError) -> None:
+        raise _unreadable(error) from None
+
+    return sorted(Path(folder, name) for folder, _, names in os.walk(root, onerror=stop) for name in names)
+
+
+def _unreadable(error: OSError) -> InputError:
+    reason = (error.strerror or "unknown error").lower()
+    return InputError(
+        f"the folder {printable(error.filename)} cannot be read ({reason}); make it readable or move it away"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featcache.errors import InputError, MissingError
 from featcache.manifest.clip import SPLITS, Clip, Manifest, seconds_text
+from featcache.manifest.files import printable
 from featcache.manifest.folders import from_folders
 
 REQUIRED = ("path", "labels")
@@ -53,7 +54,10 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
-    """Write clips as a CSV that ``read_manifest`` reads back to the same clips (paths absolute)."""
+    """Write clips as a CSV that ``read_manifest`` reads back to the same clips (paths absolute).
+
+    A path with a line break, or that is not UTF-8, is written as ``printable`` spells it.
+    """
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*REQUIRED, *OPTIONAL])
@@ -61,7 +65,8 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
             end = "" if clip.end is None else repr(clip.end)
             times = [repr(clip.start), end]
             labels = ";".join(clip.labels)
-            rows.writerow([clip.path.absolute(), labels, clip.id, *times, clip.split or "", clip.fold or ""])
+            cells = [str(clip.path.absolute()), labels, clip.id, *times, clip.split or "", clip.fold or ""]
+            rows.writerow(map(printable, cells))
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:

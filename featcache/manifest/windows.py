@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from featcache.audio.load import duration
+from featcache.audio.load import END_SLACK, duration
 from featcache.errors import AudioError, InputError
 from featcache.manifest.clip import Clip, Manifest, seconds_text
+
+# Of one clip: eleven days at a hop of a second. A list of more takes gigabytes.
+MOST_WINDOWS = 1_000_000
 
 
 def window(clips: Sequence[Clip], seconds: Sequence[float], *, length: float, hop: float) -> list[Clip]:
@@ -38,28 +41,49 @@ def window(clips: Sequence[Clip], seconds: Sequence[float], *, length: float, ho
     return windows
 
 
-def window_manifest(manifest: Manifest, length: float, hop: float | None = None) -> Manifest:
+def window_manifest(
+    manifest: Manifest, length: float, hop: float | None = None, *, accept_truncated: bool = False
+) -> Manifest:
     """A manifest whose clips are at most ``length`` long; the lengths of files are read from their headers.
 
     Args:
         length, hop: [s] of a window, and between window starts (the length unless given)
 
+    A clip whose file cannot be read, or that goes past its end, stays one clip: decoding says why.
+
     Raises:
-        InputError: a length or hop that is not above 0.
+        InputError: a length or hop that is not above 0, or one clip would be too many windows.
     """
     if not length > 0 or not (hop is None or hop > 0):
         raise InputError(f"window {length:g} s and hop {hop} s must be above 0")
-    files = {clip.path: _length(clip.path) for clip in manifest.clips}
-    seconds = [(files[clip.path] if clip.end is None else clip.end) - clip.start for clip in manifest.clips]
-    windows = window(manifest.clips, seconds, length=length, hop=hop or length)
+    hop = hop or length
+    files = {
+        path: _length(path, accept_truncated) for path in dict.fromkeys(clip.path for clip in manifest.clips)
+    }
+    seconds = [_seconds(clip, files[clip.path]) for clip in manifest.clips]
+    for clip, total in zip(manifest.clips, seconds, strict=True):
+        if (total - length) / hop >= MOST_WINDOWS:
+            raise InputError(
+                f"clip {clip.id!r} of {total:,.0f} s would be more than {MOST_WINDOWS:,} windows; take a "
+                "longer hop, or give the recording as several clips with start and end",
+                options=("hop_seconds",),
+            )
+    windows = window(manifest.clips, seconds, length=length, hop=hop)
     windowed = Manifest(tuple(windows), manifest.path)
     windowed.require_own_ids()
     return windowed
 
 
-def _length(path: Path) -> float:
+def _seconds(clip: Clip, file: float) -> float:
+    """[s] of a clip in a file of so many seconds; zero where it goes past its end."""
+    if clip.end is not None and clip.end > file + END_SLACK:
+        return 0.0
+    return min(file, math.inf if clip.end is None else clip.end) - clip.start
+
+
+def _length(path: Path, accept_truncated: bool) -> float:
     """[s] of a file; zero of one that cannot be read, which decoding will name."""
     try:
-        return duration(path)
+        return duration(path, accept_truncated=accept_truncated)
     except AudioError:
         return 0.0
