@@ -64,6 +64,10 @@ SHOWN_FAILURES = 3
     help="Copy tokens of the same fingerprint from this cache (may be repeated).",
 )
 @click.option("--skip-failed", is_flag=True, help="Leave out clips that are missing or damaged; exit with 0.")
+@click.option("--path-column", help="The column of paths, where it is not called path, filename or file.")
+@click.option(
+    "--label-column", help="The column of labels, where it is not called labels, label, class or category."
+)
 @click.option(
     "--accept-truncated",
     is_flag=True,
@@ -78,6 +82,8 @@ def extract(
     from_folders: bool,
     as_json: bool,
     skip_failed: bool,
+    path_column: str | None,
+    label_column: str | None,
     **options: Any,
 ) -> None:
     """Run a frozen encoder over every clip of MANIFEST and keep all patch tokens.
@@ -93,7 +99,13 @@ def extract(
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
 
-    clips = read_folders(manifest) if from_folders else read_manifest(manifest)
+    clips = (
+        read_folders(manifest)
+        if from_folders
+        else read_manifest(manifest, path_column=path_column, label_column=label_column)
+    )
+    if clips.notes:
+        click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:

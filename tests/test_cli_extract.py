@@ -56,6 +56,31 @@ def test_class_folders_are_extracted_when_asked_for(make_audio: Make, tmp_path: 
     assert len(TokenCache.open(tmp_path / "c.zarr")) == 4
 
 
+def test_columns_of_other_names_are_said_and_known_to_the_probe(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(16)
+    manifest.write_text(manifest.read_text().replace("path,labels", "filename;category").replace(",", ";"))
+    out = tmp_path / "c.zarr"
+    result = run("extract", manifest, "--out", out, *LOGMEL)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (0, 1), result.output
+    assert "column 'filename' is taken for path; column 'category' is taken for labels" in result.stderr
+    manifest.write_text(manifest.read_text().replace("filename;category", "clip;species"))
+    refused(run("extract", manifest, "--out", out, *LOGMEL), "(--path-column, --label-column)")
+    named = ("--path-column", "clip", "--label-column", "species")
+    assert "16 already there" in run("extract", manifest, "--out", out, *named, *LOGMEL).stdout
+    result = run("probe", out, "--head", "linear", "--epochs", 1, "--out", tmp_path / "results")
+    assert result.exit_code == 0, result.output
+
+
+def test_truncated_clips_are_taken_when_asked_for(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(4)
+    path = tmp_path / "audio/1.wav"
+    path.write_bytes(path.read_bytes()[:-2000])
+    result = run("extract", manifest, "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert (result.exit_code, "was cut off" in result.stderr) == (2, True), result.output
+    result = run("extract", manifest, "--out", tmp_path / "c.zarr", "--accept-truncated", "--rehash", *LOGMEL)
+    assert (result.exit_code, "1 encoded, 3 already there" in result.stdout) == (0, True), result.output
+
+
 def test_a_cache_without_clips_is_not_sent_to_the_probe(make_manifest: Make, tmp_path: Path) -> None:
     manifest = make_manifest(1)
     (tmp_path / "audio/0.wav").write_bytes(b"")

@@ -53,8 +53,22 @@ def test_labels_may_be_empty_and_repeated_labels_count_once(tmp_path: Path) -> N
         ("path,labels,start\na.wav,x,soon\n", r"line 2: start is 'soon'; wanted seconds, 0 or more"),
         ("path,labels,start\na.wav,x,nan\n", r"start is 'nan'; wanted seconds"),
         ("path,labels,start\na.wav,x,-1\n", r"start is '-1'; wanted seconds, 0 or more"),
-        ("path,labels,split\na.wav,x,dev\n", r"line 2: unknown split 'dev'; wanted train, valid or test"),
+        ("path,labels,split\na.wav,x,devel\n", r"line 2: unknown split 'devel'; wanted train, valid or test"),
         ("path,labels,id\na.wav,x,1\nb.wav,x,1\n", r"has the id '1' 2 times"),
+        ('path,labels\na.wav,x\n"b.wav,x\nc.wav,x\n', r'line 3: a quote \("\) is opened and not closed'),
+        ('path,labels\na.wav,"x\ny"\n', r"line 2: a quote .* a cell cannot go over several lines"),
+        ('path,labels\n"a"b.wav,x\n', r"line 2 is no row of a CSV file .*; mend its quotes"),
+        ('pa"th,"labels\na.wav,x\n', r"line 1: a quote"),
+        ("path,labels\na.ogg,dog,loud\n", r"line 2 has 3 cells, the header 2; .* separate labels with ;"),
+        ("path,labels,split\na.wav,x\n", r"line 2 has 2 cells, the header 3"),
+        ("path;labels\na.wav;x;y\n", r"line 2 has 3 cells, the header 2"),
+        ("path,labels,labels\na.wav,x,y\n", r"line 1: 2 columns could be labels \('labels', 'labels'\)"),
+        ("path,Labels,labels\na.wav,x,y\n", r"rename all but one, or name one with label_column"),
+        ("path,label,class\na.wav,x,y\n", r"2 columns could be labels \('label', 'class'\)"),
+        ("file,filename,label\na.wav,a.wav,y\n", r"could be path .* or name one with path_column"),
+        ("path,labels,id,id\na.wav,x,1,2\n", r"2 columns could be id .*; rename all but one$"),
+        ("sound,labels\na.wav,x\n", r"no column 'path'; .* name those to take with path_column"),
+        ("path,labels\na\0.wav,x\n", r"line 2 has a NUL character"),
         ("path,labels\na.wav,x\na.wav,y\n", r"has the id 'a.wav' 2 times"),
     ],
 )
@@ -72,6 +86,58 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
         read_manifest(tmp_path / "binary.csv")
     with pytest.raises(InputError, match="with from_folders"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("header", "row", "notes"),
+    [
+        ("path,labels,split", "a.wav,dog;rain,valid", []),
+        ("Path,LABELS, Split", "a.wav,dog;rain,valid", []),
+        ("path;labels;split", 'a.wav;"dog;rain";valid', ["cells are separated by semicolons"]),
+        ("path\tlabels\tsplit", "a.wav\tdog;rain\tvalid", ["cells are separated by tabs"]),
+        ("filename,class,split", "a.wav,dog;rain,valid",
+         ["column 'filename' is taken for path", "column 'class' is taken for labels"]),
+        ("file,path,category,labels,split", "no,a.wav,no,dog;rain,valid", []),
+        ("x,x,path,labels,split,,", "1,2,a.wav,dog;rain,valid,,", []),
+        ("path,labels,split", "a.wav,dog;rain,valid,,", []),
+        ("path,labels,split", "a.wav,dog;rain,dev", ["split 'dev' is taken for valid"]),
+        ("path,labels,split", "a.wav,dog;rain,Validation", ["split 'Validation' is taken for valid"]),
+    ],
+)  # fmt: skip
+def test_what_leaves_no_doubt_is_read_and_said(
+    tmp_path: Path, newline: str, header: str, row: str, notes: list[str]
+) -> None:
+    text = f"\ufeff{header}{newline}{newline}{row}{newline}"
+    (tmp_path / "m.csv").write_bytes(text.encode())
+    manifest = read_manifest(tmp_path / "m.csv")
+    clip = Clip(id="a.wav", path=tmp_path / "a.wav", labels=("dog", "rain"), split="valid")
+    assert (list(manifest), list(manifest.notes)) == ([clip], notes)
+
+
+def test_columns_of_any_name_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", "labels,clip,species,Labels\n1,a.wav,wren,2\n")
+    manifest = load_manifest(path, path_column="clip", label_column="species")
+    assert [(clip.id, clip.labels) for clip in manifest] == [("a.wav", ("wren",))]
+    both = read_manifest(path, path_column="clip", label_column="Labels")
+    assert [clip.labels for clip in both] == [("2",)]
+    with pytest.raises(InputError, match="no column 'sort'; wanted path,labels, found labels,clip,species"):
+        read_manifest(path, path_column="clip", label_column="sort")
+    with pytest.raises(InputError, match="path_column and label_column are for CSV files"):
+        load_manifest(tmp_path, path_column="clip")
+
+
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("val", "valid"), ("dev", "valid"), ("validation", "valid"), ("training", "train"),
+     ("testing", "test"), ("eval", "test"), ("TRAIN", "train")],
+)  # fmt: skip
+def test_the_names_that_data_sets_give_splits_are_understood(tmp_path: Path, split: str, meant: str) -> None:
+    manifest = read_manifest(write(tmp_path / "m.csv", f"path,labels,split\na.wav,x,{split}\n"))
+    assert [clip.split for clip in manifest] == [meant]
+    (tmp_path / "data" / split / "dog").mkdir(parents=True)
+    (tmp_path / "data" / split / "dog/a.wav").touch()
+    assert [(clip.split, clip.labels) for clip in from_folders(tmp_path / "data")] == [(meant, ("dog",))]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

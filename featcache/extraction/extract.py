@@ -24,6 +24,7 @@ from featcache.records import add_run
 from featcache.weights.checkpoint import weights_digest
 
 WINDOWS = "windows.csv"
+CLIPS = "clips.csv"
 RULES: dict[str, Rule | Sequence[str]] = {
     "clip_seconds": ABOVE_ZERO,
     "dtype": tuple(COMPUTE_DTYPES),
@@ -57,6 +58,8 @@ def extract(
     reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
     accept_truncated: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
     rehash: bool = False,
     progress: bool = False,
 ) -> Extraction:
@@ -75,6 +78,7 @@ def extract(
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
         accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
+        path_column, label_column: of a CSV file, where they are not called path and labels
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
@@ -95,7 +99,8 @@ def extract(
             "hop_seconds says how far windows are apart; give window_seconds too",
             options=("hop_seconds", "window_seconds"),
         )
-    manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    if not isinstance(manifest, Manifest):
+        manifest = load_manifest(manifest, path_column=path_column, label_column=label_column)
     manifest.require_own_ids()
     missing = manifest.missing_files()
     if missing and not skip_failed:
@@ -116,8 +121,9 @@ def extract(
     layout = _layout(runner, name, store_dtype, codec, shard_clips)
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
     with CacheWriter.create_or_open(result.cache, layout) as writer:
-        if window_seconds is not None:
-            result.manifest = result.cache / WINDOWS
+        if window_seconds is not None or manifest.own_columns:
+            # What probe reads by default: the file it was made from does not say it all.
+            result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
             write_manifest(result.manifest, clips.clips)
         add_run(result.cache, _run_record(result.manifest, runner, batch_size))
         filler = Filler(

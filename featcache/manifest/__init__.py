@@ -2,6 +2,7 @@
 
 - ``clip``: ``Clip`` and ``Manifest``, what the rest of the package works with
 - ``read``: CSV files and folders in, CSV files out
+- ``table``: rows of named cells, or the line at which a file has none
 - ``files``: what stands in the way of reading a file
 - ``folders``: a folder of class folders as a manifest
 - ``windows``: long recordings as runs of windows

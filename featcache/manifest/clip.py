@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,13 @@ from featcache.errors import InputError
 from featcache.manifest.files import file_problem
 
 SPLITS = ("train", "valid", "test")
+# What else data sets call them.
+SPLIT_NAMES = {
+    **{name: name for name in SPLITS},
+    **dict.fromkeys(("val", "validation", "dev"), "valid"),
+    "training": "train",
+    **dict.fromkeys(("testing", "eval"), "test"),
+}
 
 
 def seconds_text(seconds: float) -> str:
@@ -42,6 +49,8 @@ class Manifest:
 
     clips: tuple[Clip, ...]
     path: Path
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what was taken under another name
+    own_columns: bool = field(default=False, compare=False)  # its file needs column names to be read again
 
     def __len__(self) -> int:
         return len(self.clips)

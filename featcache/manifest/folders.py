@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from featcache.errors import InputError, MissingError
-from featcache.manifest.clip import SPLITS, Clip, Manifest
+from featcache.manifest.clip import SPLIT_NAMES, Clip, Manifest
 from featcache.manifest.files import FOLDER, file_problem, printable
 
 AUDIO_SUFFIXES = {
@@ -17,8 +17,9 @@ def from_folders(root: str | Path) -> Manifest:
     """A folder of class folders: a file's label is the folder it lies in.
 
     What cannot be opened (a pipe, a broken link) is a clip all the same, and fails when it is decoded.
-    If the first level is made of ``train``, ``valid`` and ``test`` folders, they are the splits
-    and the class folders lie within. Files without a known audio suffix are passed over.
+    If the first level is made of ``train``, ``valid`` and ``test`` folders (or ``val``, ``dev``,
+    ``eval`` …), they are the splits and the class folders lie within. Files without a known audio
+    suffix are passed over.
 
     Raises:
         MissingError: there is no such folder.
@@ -28,8 +29,10 @@ def from_folders(root: str | Path) -> Manifest:
     if file_problem(root) != FOLDER:
         raise MissingError(f"no folder at {printable(root)}; wanted a folder that holds one folder per class")
     folders = _folders(root)
-    by_split = bool(folders) and all(folder.name in SPLITS for folder in folders)
-    groups = [(folder, folder.name) for folder in folders] if by_split else [(root, None)]
+    by_split = bool(folders) and all(folder.name.casefold() in SPLIT_NAMES for folder in folders)
+    groups: list[tuple[Path, str | None]] = (
+        [(folder, SPLIT_NAMES[folder.name.casefold()]) for folder in folders] if by_split else [(root, None)]
+    )
     clips = [
         Clip(
             id=printable(file.relative_to(root).as_posix()),

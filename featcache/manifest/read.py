@@ -6,51 +6,68 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.errors import InputError, MissingError
-from featcache.manifest.clip import SPLITS, Clip, Manifest, seconds_text
-from featcache.manifest.files import printable
+from featcache.manifest.clip import SPLIT_NAMES, Clip, Manifest, seconds_text
+from featcache.manifest.files import FOLDER, file_problem, printable
 from featcache.manifest.folders import from_folders
+from featcache.manifest.table import read_table
 
 REQUIRED = ("path", "labels")
 OPTIONAL = ("id", "start", "end", "split", "fold")
 
 
-def load_manifest(path: str | Path) -> Manifest:
+def load_manifest(
+    path: str | Path, *, path_column: str | None = None, label_column: str | None = None
+) -> Manifest:
     """A CSV file or, where ``path`` is a directory, its class folders.
+
+    Args:
+        path_column, label_column: as for ``read_manifest``
 
     Raises:
         InputError: as ``read_manifest`` and ``from_folders``.
     """
-    return from_folders(path) if Path(path).is_dir() else read_manifest(path)
+    if not Path(path).is_dir():
+        return read_manifest(path, path_column=path_column, label_column=label_column)
+    if path_column or label_column:
+        raise InputError(
+            f"{path} is a folder; path_column and label_column are for CSV files: leave them out",
+            options=("path_column", "label_column"),
+        )
+    return from_folders(path)
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(
+    path: str | Path, *, path_column: str | None = None, label_column: str | None = None
+) -> Manifest:
     """Read a CSV with the header ``path,labels`` and optional ``id,start,end,split,fold``.
 
     Labels are separated by ``;``, times are in seconds, paths are absolute or relative to the
     CSV. Without ``id`` a clip is named by its path as written, with its segment where it has one.
+    ``filename`` or ``file`` is taken for ``path``, ``label``, ``class`` or ``category`` for ``labels``
+    where those are missing; semicolons or tabs may stand between cells. ``notes`` of the manifest say so.
+
+    Args:
+        path_column, label_column: the columns to take for ``path`` and ``labels``
 
     Raises:
         MissingError: there is no such file.
-        InputError: a column, value or id is wrong; the message names the line.
+        InputError: a column, cell, row, value or id is wrong; the message names the line.
     """
     path = Path(path)
-    if not path.exists():
+    if file_problem(path) == "no such file":
         raise MissingError(f"no manifest at {path}; wanted a CSV file with the header path,labels")
-    if path.is_dir():
+    if file_problem(path) == FOLDER:
         raise InputError(
             f"{path} is a folder, not a CSV file; read a folder of class folders with from_folders",
             options=("from_folders",),
         )
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            _check_header(path, rows.fieldnames or [])
-            clips = tuple(_clip(path, rows.line_num, row) for row in rows)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8 CSV") from None
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file ({error})") from None
-    return _checked(Manifest(clips, path))
+    named = {"path": path_column, "labels": label_column}
+    given = {name: column for name, column in named.items() if column}
+    rows, notes = read_table(path, REQUIRED, OPTIONAL, given)
+    splits: dict[str, str] = {}
+    clips = tuple(_clip(path, line, row, splits) for line, row in rows)
+    notes += [f"split {own!r} is taken for {split}" for own, split in splits.items()]
+    return _checked(Manifest(clips, path, notes=tuple(notes), own_columns=bool(given)))
 
 
 def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
@@ -69,27 +86,22 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
             rows.writerow(map(printable, cells))
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    absent = [name for name in REQUIRED if name not in header]
-    if absent:
-        found = ",".join(header) or "an empty file"
-        raise InputError(
-            f"{path} has no column {' or '.join(map(repr, absent))}; wanted path,labels, found {found}"
-        )
-
-
-def _clip(source: Path, line: int, row: dict[str, str | None]) -> Clip:
+def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) -> Clip:
+    """One row's clip; names of splits that stand for another are added to ``splits``."""
     where = f"{source} line {line}"
-    cells = {name: (row.get(name) or "").strip() for name in (*REQUIRED, *OPTIONAL)}
+    cells = {name: row.get(name, "") for name in (*REQUIRED, *OPTIONAL)}
     if not cells["path"]:
         raise InputError(f"{where} has no path")
     start, end = _seconds(where, "start", cells["start"]) or 0.0, _seconds(where, "end", cells["end"])
     if end is not None and end <= start:
         raise InputError(f"{where}: end {seconds_text(end)} s is not after start {seconds_text(start)} s")
-    if cells["split"] and cells["split"] not in SPLITS:
+    split = SPLIT_NAMES.get(cells["split"].casefold())
+    if cells["split"] and split is None:
         raise InputError(
             f"{where}: unknown split {cells['split']!r}; wanted train, valid or test (or nothing)"
         )
+    if split and split != cells["split"]:
+        splits[cells["split"]] = split
     stop = "" if end is None else seconds_text(end)
     segment = f"@{seconds_text(start)}-{stop}" if cells["start"] or cells["end"] else ""
     return Clip(
@@ -98,7 +110,7 @@ def _clip(source: Path, line: int, row: dict[str, str | None]) -> Clip:
         start=start,
         end=end,
         labels=tuple(dict.fromkeys(part.strip() for part in cells["labels"].split(";") if part.strip())),
-        split=cells["split"] or None,
+        split=split,
         fold=cells["fold"] or None,
     )
 
