@@ -21,13 +21,28 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def count_up_to(most: int) -> Rule:
+    """A whole number from 1 to ``most``: what takes memory in proportion needs an end."""
+    wanted = f"a whole number, 1 or more, at most {most:,}"
+    return Rule(wanted, lambda value: is_whole(value) and 1 <= value <= most)
+
+
+def seconds_from(least: float, most: float) -> Rule:
+    """A time [s] above ``least`` (which is included if it is not 0), at most ``most``."""
+    wanted = f"a number {'above 0' if least == 0 else f'from {least}'} to {most:,} (seconds)"
+    return Rule(wanted, lambda value: is_number(value) and least <= value <= most and value > 0)
 
 
 COUNT = Rule("a whole number, 1 or more", lambda value: is_whole(value) and value >= 1)
 FROM_ZERO = Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0)
 ABOVE_ZERO = Rule("a number above 0", lambda value: is_number(value) and value > 0)
 NOT_BELOW_ZERO = Rule("a number, 0 or more", lambda value: is_number(value) and value >= 0)
+CLIP_SECONDS = seconds_from(0, 3600)  # an hour of 128 mel bands in patches of 16: 180,000 tokens
 SHARE = Rule("a share from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
 
 

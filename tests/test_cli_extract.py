@@ -71,6 +71,13 @@ def test_columns_of_other_names_are_said_and_known_to_the_probe(make_manifest: M
     assert result.exit_code == 0, result.output
 
 
+def test_the_summary_says_by_how_much_clips_are_too_long(make_manifest: Make, tmp_path: Path) -> None:
+    result = run("extract", make_manifest(3, seconds=1.25), "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert "3 clips are longer than the encoder takes, by 0.25 s (median; at most 0.25 s)" in result.stdout
+    result = run("extract", make_manifest(3, seconds=1.001), "--out", tmp_path / "d.zarr", *LOGMEL)
+    assert "longer" not in result.stdout
+
+
 def test_truncated_clips_are_taken_when_asked_for(make_manifest: Make, tmp_path: Path) -> None:
     manifest = make_manifest(4)
     path = tmp_path / "audio/1.wav"

@@ -271,6 +271,17 @@ def test_long_clips_are_cut_and_counted_or_windowed(
     assert "audio/0.wav@2-2.5" in TokenCache.open(tmp_path / "all.zarr").ids
 
 
+def test_clips_longer_by_a_trifle_are_not_counted_as_cut(
+    make_manifest: Make, make_audio: Make, tmp_path: Path
+) -> None:
+    manifest = make_manifest(6)
+    for index, seconds in enumerate([1.001, 1.0095, 1.011, 2.0, 4.5]):
+        make_audio(f"audio/{index}.wav", seconds=seconds)
+    done = extract(manifest, out=tmp_path / "c.zarr", **SETTINGS)
+    assert (done.encoded, done.cut) == (6, 3)
+    assert (done.cut_median, done.cut_largest) == (1.0, 3.5)
+
+
 def test_windows_pass_over_a_damaged_file_and_list_it(make_manifest: Make, tmp_path: Path) -> None:
     manifest = make_manifest(4)
     (tmp_path / "audio/2.wav").write_bytes(b"no audio")

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from featcache.cache.format.layout import CacheLayout
+from featcache.arguments import check, count_up_to
+from featcache.cache.format.layout import MOST_SHARD_CLIPS, CacheLayout
 from featcache.cache.read.reader import TokenCache
 from featcache.cache.write.writer import CacheWriter
 from featcache.errors import InputError, unknown
@@ -41,6 +42,7 @@ def convert_cache(
         InputError: a layer that the parent lacks, or a value beyond the range of ``dtype``.
         MismatchError: ``target`` is something else already.
     """
+    check({"shard_clips": count_up_to(MOST_SHARD_CLIPS)}, {"shard_clips": shard_clips})
     parent = TokenCache.open(source)
     if Path(target).resolve() == parent.path.resolve():
         raise InputError(f"cannot convert {source} into itself; name another path")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from featcache.arguments import CLIP_SECONDS, check
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.table import ENCODERS
 from featcache.errors import InputError, unknown
@@ -62,6 +63,7 @@ def build_encoder(name: str, weights: str | None = None, clip_seconds: float | N
     >>> build_encoder("logmel", clip_seconds=5).grid
     (8, 32)
     """
+    check({"clip_seconds": CLIP_SECONDS}, {"clip_seconds": clip_seconds})
     spec = encoder_spec(name)
     weights = weights or spec.weights
     if weights is None and spec.needs_weights:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import ABOVE_ZERO, COUNT, Rule, check
+from featcache.arguments import CLIP_SECONDS, Rule, check, count_up_to, seconds_from
 from featcache.audio.resample import RESAMPLER
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
+from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.devices import choose_device, device_name, versions
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
@@ -25,16 +26,17 @@ from featcache.weights.checkpoint import weights_digest
 
 WINDOWS = "windows.csv"
 CLIPS = "clips.csv"
+WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
-    "clip_seconds": ABOVE_ZERO,
+    "clip_seconds": CLIP_SECONDS,
     "dtype": tuple(COMPUTE_DTYPES),
-    "batch_size": COUNT,
-    "workers": COUNT,
+    "batch_size": count_up_to(10_000),
+    "workers": count_up_to(256),
     "store_dtype": tuple(STORE_DTYPES),
     "codec": tuple(CODECS),
-    "shard_clips": COUNT,
-    "window_seconds": ABOVE_ZERO,
-    "hop_seconds": ABOVE_ZERO,
+    "shard_clips": count_up_to(MOST_SHARD_CLIPS),
+    "window_seconds": WINDOW_SECONDS,
+    "hop_seconds": WINDOW_SECONDS,
 }
 
 
@@ -152,7 +154,9 @@ def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, .
     try:
         for part in layers.split(",") if isinstance(layers, str) else map(str, layers):
             first, _, last = part.partition("-")
-            wanted.update(range(int(first), int(last or first) + 1))
+            begin, end = int(first), int(last or first)
+            # The ends first: a range of billions is not to be made before it is refused.
+            wanted.update((begin, end) if max(begin, end) > depth else range(begin, end + 1))
     except ValueError:
         raise InputError(f"layers {layers!r} not understood; wanted all, 12, 1-12 or 6,12") from None
     lowest = min(1, depth)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -18,6 +19,9 @@ from featcache.extraction.runner import Batcher, ClipTokens, Runner
 from featcache.manifest import Clip
 from featcache.records import record_failed
 
+# Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
+CUT_SLACK = 0.01  # of the clip length
+
 
 @dataclass(kw_only=True)
 class Extraction:
@@ -31,7 +35,10 @@ class Extraction:
     present: int = 0  # already in this cache, or the same audio twice in the manifest
     canaries: int = 0  # stored clips that were encoded again and found the same
     failed: dict[str, str] = field(default_factory=dict)  # clip id -> reason
-    cut: int = 0  # clips longer than the encoder takes, of which only the beginning was encoded
+    # Clips longer than the encoder takes by more than a hundredth: only their beginning was encoded.
+    cut: int = 0
+    cut_median: float = 0.0  # [s] by which they are longer
+    cut_largest: float = 0.0  # [s]
     num_bytes: int = 0  # of the cache on disk
     seconds: float = 0.0
 
@@ -60,6 +67,7 @@ class Filler:
         self._workers = workers or min(8, os.cpu_count() or 1)
         self._accept_truncated = accept_truncated
         self._progress = progress
+        self._cut: list[float] = []  # [s] what each encoded clip lost at its end
         self._waiting: set[str] = set()  # clips that this run has not come to yet
 
     def fill(
@@ -98,9 +106,17 @@ class Filler:
                 "run the same command again to go on"
             ) from None
         finally:
+            self._count_cut()
             # What an interrupted run did not come to keeps its entry.
             tried = {*split, *(clip.id for clip in clips)} - self._waiting
             record_failed(self._result.cache, tried, self._result.failed)
+
+    def _count_cut(self) -> None:
+        slack = CUT_SLACK * self._runner.encoder.clip_seconds
+        cut = [seconds for seconds in self._cut if seconds > slack]
+        if cut:
+            self._result.cut = len(cut)
+            self._result.cut_median, self._result.cut_largest = median(cut), max(cut)
 
     def _skip_present(self, pending: dict[bytes | str, Clip], num_clips: int) -> None:
         done = self._writer.done_keys
@@ -146,7 +162,7 @@ class Filler:
                 if isinstance(sound, AudioError) or isinstance(key, str):
                     result.failed[clip.id] = str(sound)
                     continue
-                result.cut += sound.cut_seconds > 0
+                self._cut.append(sound.cut_seconds)
                 batcher.push(_Item(clip.id, key), sound.waveform)
                 room -= 1
                 if room == 0:

@@ -90,3 +90,8 @@ def test_what_cannot_be_converted_is_said(make_cache: MakeCache, tmp_path: Path)
     with pytest.raises(MismatchError, match=r"store.dtype: there 'int8', wanted 'int4'"):
         convert_cache(parent.path, tmp_path / "b.zarr", dtype="int4")
     assert json.loads((tmp_path / "b.zarr/zarr.json").read_text())["attributes"]["featcache"]["complete"]
+
+
+def test_a_shard_of_more_clips_than_memory_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"shard_clips is 1000000000000; wanted .* at most 65,536"):
+        convert_cache(tmp_path / "a.zarr", tmp_path / "b.zarr", shard_clips=10**12)

@@ -13,6 +13,7 @@ from featcache.errors import InputError
 # seconds of encoding.
 SHARD_BYTES = 192 * 2**20
 MAX_SHARD_CLIPS = 4096
+MOST_SHARD_CLIPS = 65_536  # that can be asked for: a shard's vectors wait in memory
 KEY_BYTES = 16
 
 _ITEM_BYTES = {"float16": 2, "float32": 4, "uint16": 2, "int8": 1, "uint8": 1, "int32": 4}
