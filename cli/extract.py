@@ -125,8 +125,8 @@ def _report(done: "Extraction") -> None:
     if done.cut:
         click.echo(
             f"{done.cut} clips are longer than the encoder takes, by {done.cut_median:.2f} s "
-            f"(median; at most {done.cut_largest:.2f} s): only their beginning was encoded (--window splits them, "
-            "--clip-seconds changes the length)"
+            f"(median; at most {done.cut_largest:.2f} s): only their beginning was encoded "
+            "(--window splits them, --clip-seconds changes the length)"
         )
     for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
         click.echo(f"failed: {name}: {reason}", err=True)

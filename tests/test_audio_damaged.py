@@ -62,6 +62,16 @@ def test_what_is_there_of_a_file_that_was_cut_off_can_be_asked_for(sound: Path) 
     assert duration(sound, accept_truncated=True) > 1
 
 
+@pytest.mark.parametrize("sound", ["ogg", "opus"], indirect=True)
+def test_an_ogg_file_of_which_pages_are_missing_is_refused(sound: Path) -> None:
+    data = sound.read_bytes()
+    second = data.index(b"OggS", len(data) // 2)
+    first = data.rindex(b"OggS", 0, second)
+    sound.write_bytes(data[:first] + data[second:])
+    with pytest.raises(AudioError, match=r"was cut off \(page \d+ is missing\)"):
+        load_clip(sound, sample_rate=16_000)
+
+
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])
 def test_a_recording_of_unknown_length_is_taken_to_its_end(make_audio: Make, length: int) -> None:
     path = make_audio("a.wav")

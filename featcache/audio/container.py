@@ -8,17 +8,18 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 # Recorders that write into a pipe cannot know the length and leave one of these.
 _UNKNOWN_32 = {0, *range(0x7FFFF000, 0x80000001), *range(0xFFFFFF00, 0x100000000)}
 _MOST_CHUNKS = 10_000
-_OGG_BLOCK = 1 << 17  # [bytes] more than the longest page, 65,307
+_OGG_BUFFER = 1 << 17  # [bytes] more than the longest page, 65,307
 
 
 def cut_off(path: Path) -> str | None:
-    """What is missing at the end of a file, in words; None if nothing is, or the format cannot say.
+    """What is missing of a file, in words; None if nothing is, or the format cannot say.
 
     Told of: WAV (RF64 and RIFX too), AIFF, 8SVX, AU, W64, CAF, NIST and Ogg. Unknown lengths and
     anything behind the audio are fine.
@@ -27,7 +28,7 @@ def cut_off(path: Path) -> str | None:
         size = os.fstat(file.fileno()).st_size
         head = file.read(64)
         if head[:4] == b"OggS":
-            return None if _ogg_ends(file, size) else "its last page is not marked as the end of the stream"
+            return _ogg_gap(path, size, os.fstat(file.fileno()).st_mtime_ns)
         find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
         found = find(file, size) if find else None
     if found is None:
@@ -74,7 +75,7 @@ def _chunks(file: BinaryIO, size: int, begin: int, order: str) -> Iterator[tuple
     """Name, place of the content and its promised length of each chunk of an IFF-like file."""
     place = begin
     for _ in range(_MOST_CHUNKS):
-        file.seek(place)
+        file.seek(min(place, size))
         header = file.read(8)
         if place >= size or len(header) < 8:
             return
@@ -115,7 +116,7 @@ def _au(file: BinaryIO, size: int) -> tuple[int, int] | None:
 def _w64(file: BinaryIO, size: int) -> tuple[int, int] | None:
     place = 40  # after the identifiers of the file and of wave, 16 bytes each, and the file's length
     for _ in range(_MOST_CHUNKS):
-        file.seek(place)
+        file.seek(min(place, size))
         header = file.read(24)
         length = int.from_bytes(header[16:24], "little")  # with its header of 24 bytes
         if len(header) < 24 or length < 24:
@@ -129,7 +130,7 @@ def _w64(file: BinaryIO, size: int) -> tuple[int, int] | None:
 def _caf(file: BinaryIO, size: int) -> tuple[int, int] | None:
     place = 8
     for _ in range(_MOST_CHUNKS):
-        file.seek(place)
+        file.seek(min(place, size))
         header = file.read(12)
         length = int.from_bytes(header[4:12], "big", signed=True)
         if len(header) < 12 or length < 0:  # -1: up to the end of the file
@@ -151,24 +152,27 @@ def _nist(file: BinaryIO, size: int) -> tuple[int, int] | None:
     return (int(header[1]) if header else 1024), values["sample_count"] * frame
 
 
-def _ogg_ends(file: BinaryIO, size: int) -> bool:
-    """Whether the last page is whole and has the end-of-stream flag."""
-    end, later = size, b""
-    while end > 0:
-        begin = max(0, end - _OGG_BLOCK)
-        file.seek(begin)
-        block = file.read(end - begin) + later
-        place = len(block)
-        while (place := block.rfind(b"OggS", 0, place)) >= 0:
-            header = block[place : place + 27]
-            if len(header) < 27:
-                return False  # the cut went through the header of a page
-            if header[4] == 0:  # the version; else these four bytes are audio by chance
-                table = block[place + 27 : place + 27 + header[26]]
-                whole = begin + place + 27 + header[26] + sum(table) <= size
-                return whole and bool(header[5] & 4)
-        end, later = begin, block[: _OGG_BLOCK // 2]
-    return False
+@lru_cache(maxsize=256)  # the windows of one recording ask again and again
+def _ogg_gap(path: Path, size: int, _mtime_ns: int) -> str | None:
+    """What pages say is missing: each stream's are numbered, and its last one is flagged."""
+    following: dict[bytes, int] = {}  # the next page of each stream that has not ended
+    place = 0
+    with path.open("rb", buffering=_OGG_BUFFER) as file:
+        while True:
+            file.seek(place)
+            header = file.read(27)
+            table = file.read(header[26]) if len(header) == 27 and header.startswith(b"OggS\0") else b""
+            end = place + 27 + len(table) + sum(table)
+            if not table or end > size:
+                break  # what is left is junk, or a page that was cut
+            stream, number = header[14:18], int.from_bytes(header[18:22], "little")
+            if number != following.get(stream, number):
+                return f"page {following[stream]} is missing"
+            following[stream] = number + 1
+            if header[5] & 4:
+                del following[stream]
+            place = end
+    return "its last page is not marked as the end of the stream" if following or place == 0 else None
 
 
 _FORMATS: dict[bytes, Callable[[BinaryIO, int], tuple[int, int] | None]] = {

@@ -83,16 +83,16 @@ def duration(path: Path, *, accept_truncated: bool = False) -> float:
 
 def _read(file: soundfile.SoundFile, first: int, count: int) -> Tensor:
     """Mean over channels of ``count`` frames from ``first``, or of as many as there are: (L,) float32."""
-    file.seek(first)
     blocks: list[Tensor] = []
-    while count > 0:
+    here = file.seek(first) == first  # a damaged MP3 lands elsewhere, even behind its end
+    while here and count > 0 and file.tell() < file.frames:
         wanted = min(count, max(1, _BLOCK // file.channels))
         samples = file.read(wanted, dtype="float32", always_2d=True)
         blocks.append(torch.from_numpy(samples).mean(dim=1))
         count -= len(samples)
         if len(samples) < wanted:
             break
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    return blocks[0] if len(blocks) == 1 else torch.cat([torch.zeros(0), *blocks])
 
 
 def _check_samples(mono: Tensor, path: Path) -> None:

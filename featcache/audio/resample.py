@@ -17,7 +17,7 @@ def kernel_size(rate: int, wanted: int) -> int:
     """Values in torchaudio's kernel: one filter for each phase, each as long as the reduced rate.
 
     >>> kernel_size(44_100, 16_000), kernel_size(44_101, 16_000)
-    (76000, 706256000)
+    (76000, 706160000)
     """
     common = math.gcd(rate, wanted)
     rate, wanted = rate // common, wanted // common

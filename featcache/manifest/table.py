@@ -1,7 +1,8 @@
 """A table of text as rows of named cells, or the line at which it is none."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from featcache.errors import InputError
@@ -28,19 +29,19 @@ def read_table(
     Raises:
         InputError: naming the line and what to do.
     """
-    lines = _lines(path)
-    number, header, delimiter = _header(path, lines, required, given)
-    places, notes = _places(f"{path} line {number}", header, required, optional, given)
-    if delimiter != ",":
-        notes.insert(0, f"cells are separated by {DELIMITERS[delimiter]}")
-    rows: list[Row] = []
-    for number, line in lines:
-        cells = _cells(f"{path} line {number}", line, delimiter, len(header))
-        rows.append((number, {name: cells[place].strip() for name, place in places.items()}))
+    with closing(_lines(path)) as lines:
+        number, header, delimiter = _header(path, lines, required, given)
+        places, notes = _places(f"{path} line {number}", header, required, optional, given)
+        if delimiter != ",":
+            notes.insert(0, f"cells are separated by {DELIMITERS[delimiter]}")
+        rows: list[Row] = []
+        for number, line in lines:
+            cells = _cells(f"{path} line {number}", line, delimiter, len(header))
+            rows.append((number, {name: cells[place].strip() for name, place in places.items()}))
     return rows, notes
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Generator[tuple[int, str], None, None]:
     """Lines that are not blank, with their numbers from 1."""
     try:
         with path.open(encoding="utf-8-sig") as file:

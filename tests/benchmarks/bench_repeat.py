@@ -16,13 +16,14 @@ import soundfile
 
 from featcache.extraction.extract import extract
 from featcache.manifest import Clip, Manifest
+from featcache.manifest.digests import SETTLED
 
 RATE, SECONDS = 16_000, 0.2
 
 
 def make_clips(folder: Path, count: int) -> Manifest:
-    """Noise of ``SECONDS`` each, dated an hour ago so that their digests may be remembered."""
-    random, then = np.random.default_rng(0), time.time() - 3600
+    """Noise of ``SECONDS`` each, left alone until their digests may be remembered."""
+    random = np.random.default_rng(0)
     noise = random.standard_normal(RATE).astype(np.float32) * 0.1
     clips = []
     for index in range(count):
@@ -30,8 +31,8 @@ def make_clips(folder: Path, count: int) -> Manifest:
         path.parent.mkdir(exist_ok=True)
         start = index % (RATE // 2)
         soundfile.write(path, noise[start : start + round(RATE * SECONDS)] * (1 + index / count), RATE)
-        os.utime(path, (then, then))
         clips.append(Clip(id=str(index), path=path))
+    time.sleep(1.5 * SETTLED)
     return Manifest(tuple(clips), folder)
 
 
