@@ -1,1 +1,6 @@
-"""The command line: words to calls. One file per command: parse, call, print."""
+"""The command line: words to calls. One file per command: parse, call, print.
+
+- ``main``: the command ``featcache``, and how errors leave it
+- ``demo``, ``extract``, ``probe``, ``compare``, ``cache``, ``encoders``, ``heads``: its subcommands
+- ``live``: the table of trials while they train
+"""

@@ -1,4 +1,13 @@
-"""One file per encoder architecture, and the table ENCODERS."""
+"""Frozen encoders: one file an architecture, and the table ``ENCODERS``.
+
+- ``base``: what every encoder promises
+- ``table``, ``registry``: the table, and from a name to an encoder
+- ``audiomae``, ``birdmae``, ``asit``: ViTs that timm expresses (``vit``); ``timm_vit``: any other of timm
+- ``beats``, ``beats_encoder``: BEATs and OpenBEATs
+- ``eat``: EAT and SSLAM; ``dasheng``; ``ast``; ``logmel``: the spectrogram itself
+- ``patches``, ``positions``, ``blocks``: padded patches, position tables, outputs of blocks
+- ``testing``: the contract of an encoder as a check
+"""
 
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.registry import build_encoder, encoder_names, encoder_spec

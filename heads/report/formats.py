@@ -11,7 +11,7 @@ from featcache.heads.report.summary import Cell
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One cell of a grid: its text, and its place in its column (1 best, 2 second)."""
 
     text: str
@@ -24,7 +24,7 @@ class Grid:
 
     title: str
     header: list[str]
-    rows: list[list[Entry]]
+    rows: list[list[TableEntry]]
     note: str = ""
     rule: int | None = None  # the row above which solved heads are set apart
 
@@ -32,7 +32,7 @@ class Grid:
 def markdown(grid: Grid) -> str:
     """A grid as a Markdown table.
 
-    >>> print(markdown(Grid("T", ["a", "b"], [[Entry("x"), Entry("1", 1)]])))
+    >>> print(markdown(Grid("T", ["a", "b"], [[TableEntry("x"), TableEntry("1", 1)]])))
     ## T
     <BLANKLINE>
     | a | b |

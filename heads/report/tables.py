@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from featcache.heads.report.formats import Entry, Grid
+from featcache.heads.report.formats import Grid, TableEntry
 from featcache.heads.report.marks import DOUBTED, doubts, notes
 from featcache.heads.report.published import MARK, Published
 from featcache.heads.report.ranking import Ranking
@@ -18,16 +18,20 @@ def score_grid(cells: Sequence[Cell], published: Sequence[Published]) -> Grid:
     places = {key: place for dataset in datasets for key, place in _places(cells, dataset).items()}
     keys = dict.fromkeys((cell.encoder, cell.head) for cell in cells)
     solved = {(cell.encoder, cell.head) for cell in cells if cell.solved}
-    rows: list[list[Entry]] = []
-    solved_rows: list[list[Entry]] = []
+    rows: list[list[TableEntry]] = []
+    solved_rows: list[list[TableEntry]] = []
     for encoder, head in keys:
         found = [own.get((encoder, head, dataset)) for dataset in datasets]
-        entries = [Entry(_score(cell), places.get(id(cell), 0)) if cell else Entry("") for cell in found]
-        (solved_rows if (encoder, head) in solved else rows).append([Entry(encoder), Entry(head), *entries])
+        entries = [
+            TableEntry(_score(cell), places.get(id(cell), 0)) if cell else TableEntry("") for cell in found
+        ]
+        (solved_rows if (encoder, head) in solved else rows).append(
+            [TableEntry(encoder), TableEntry(head), *entries]
+        )
     for encoder, head in dict.fromkeys((encoder, head) for encoder, head, _ in theirs):
         numbers = [theirs.get((encoder, head, dataset)) for dataset in datasets]
         texts = [f"{100 * number.value:.2f}{MARK}" if number else "" for number in numbers]
-        rows.append([Entry(encoder + MARK), Entry(head), *map(Entry, texts)])
+        rows.append([TableEntry(encoder + MARK), TableEntry(head), *map(TableEntry, texts)])
     metrics = {cell.dataset: cell.metric + ("" if cell.split == "test" else ", valid") for cell in cells}
     header = ["encoder", "head", *(f"{dataset} ({metrics[dataset]})" for dataset in datasets)]
     note = [_spread_note(cells), "Bold: best of the column, underlined: second.", *notes(cells)]
@@ -68,7 +72,7 @@ def rank_grid(ranks: Ranking) -> Grid:
             "" if rank != rank else f"{rank:.0f} ({100 * mean:.2f})"
             for rank, mean in zip(ranks.rank[i], ranks.mean[i], strict=True)
         ]
-        rows.append([Entry(encoder), *map(Entry, texts)])
+        rows.append([TableEntry(encoder), *map(TableEntry, texts)])
     note = "Rank (mean %) over the data sets that all encoders of the column have: "
     note += "; ".join(f"{head}: {', '.join(sets) or 'none'}" for head, sets in ranks.datasets.items()) + "."
     return Grid("Ranking of encoders under each head", ["encoder", *ranks.heads], rows, note)
@@ -78,7 +82,7 @@ def difference_grid(differences: Sequence[Difference]) -> Grid:
     """The best head against each other one, with interval and p value over clips, and both spreads."""
     rows = [
         [
-            Entry(text)
+            TableEntry(text)
             for text in (
                 gap.encoder, gap.dataset, gap.best, gap.other, f"{100 * gap.mean:+.2f}",
                 f"{100 * gap.low:+.2f} to {100 * gap.high:+.2f}", _p(gap.p),
