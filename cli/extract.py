@@ -88,7 +88,7 @@ def extract(
 ) -> None:
     """Run a frozen encoder over every clip of MANIFEST and keep all patch tokens.
 
-    MANIFEST is a CSV file with the header path,labels and optional id,start,end,split,fold.
+    MANIFEST is a CSV file with the header path,labels and optional id,start,end,split,fold,group.
     Running the same command again goes on where it stopped, and adds only clips that are new.
 
     \b

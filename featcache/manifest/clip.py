@@ -41,6 +41,7 @@ class Clip:
     labels: tuple[str, ...] = ()
     split: str | None = None
     fold: str | None = None
+    group: str | None = None  # the recording or site; a split that is drawn keeps it whole
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits over ids, segments, labels, splits and folds; where the audio lies does not count."""
+        """32 hex digits over ids, segments, labels, splits, folds and groups, not over where audio lies."""
         state = hashlib.blake2b(digest_size=16)
         for clip in self.clips:
             row = [clip.id, clip.start, clip.end, sorted(clip.labels), clip.split, clip.fold]
+            row += [] if clip.group is None else [clip.group]  # without the column: as ever
             state.update(json.dumps(row).encode() + b"\n")
         return state.hexdigest()
 

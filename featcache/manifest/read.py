@@ -12,7 +12,7 @@ from featcache.manifest.folders import from_folders
 from featcache.manifest.table import read_table
 
 REQUIRED = ("path", "labels")
-OPTIONAL = ("id", "start", "end", "split", "fold")
+OPTIONAL = ("id", "start", "end", "split", "fold", "group")
 
 
 def load_manifest(
@@ -39,7 +39,7 @@ def load_manifest(
 def read_manifest(
     path: str | Path, *, path_column: str | None = None, label_column: str | None = None
 ) -> Manifest:
-    """Read a CSV with the header ``path,labels`` and optional ``id,start,end,split,fold``.
+    """Read a CSV with the header ``path,labels`` and optional ``id,start,end,split,fold,group``.
 
     Labels are separated by ``;``, times are in seconds, paths are absolute or relative to the
     CSV. Without ``id`` a clip is named by its path as written, with its segment where it has one.
@@ -82,8 +82,8 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
             end = "" if clip.end is None else repr(clip.end)
             times = [repr(clip.start), end]
             labels = ";".join(clip.labels)
-            cells = [str(clip.path.absolute()), labels, clip.id, *times, clip.split or "", clip.fold or ""]
-            rows.writerow(map(printable, cells))
+            parts = [clip.split or "", clip.fold or "", clip.group or ""]
+            rows.writerow(map(printable, [str(clip.path.absolute()), labels, clip.id, *times, *parts]))
 
 
 def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) -> Clip:
@@ -112,6 +112,7 @@ def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) 
         labels=tuple(dict.fromkeys(part.strip() for part in cells["labels"].split(";") if part.strip())),
         split=split,
         fold=cells["fold"] or None,
+        group=cells["group"] or None,
     )
 
 
