@@ -229,7 +229,9 @@ def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **o
 
     opened, clips = TokenCache.open(path), load_manifest(manifest)
     say = partial(click.echo, err=True)
-    (question, *_) = questions(clips, join(opened, clips, say), name=clips.path.stem, say=say)
+    joined = join(opened, clips, say)
+    keys = [opened.keys[row].tobytes() for _, row in joined]
+    (question, *_) = questions(clips, joined, name=clips.path.stem, say=say, keys=keys)
     if not as_json:
         click.echo("| head | dtype | bytes a token | error | metric | full | stored | difference (95 %) |")
         click.echo("|---|---|---|---|---|---|---|---|")

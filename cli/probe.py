@@ -33,6 +33,12 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Of order, initial weights and search.")
 @click.option("--folds", is_flag=True, help="Cross-validate over the column 'fold' of the manifest.")
 @click.option(
+    "--shots",
+    callback=lambda ctx, param, text: _shots(text),
+    help="Train clips of each class, as 1,5,10,50,all: one draw each, a smaller part of a larger.",
+)
+@click.option("--allow-leak", is_flag=True, help="Take splits that tear a recording apart.")
+@click.option(
     "--layer", "layers", multiple=True, type=int, help="Layer to probe (may be repeated); the last."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many, the rate along a cosine.")
@@ -95,3 +101,10 @@ def probe(
             click.echo(line)
         click.echo(f"results: {options['out'] / 'results.jsonl'}")
         click.echo(f"next: featcache compare {options['out']}")
+
+
+def _shots(text: str | None) -> list[int | str] | None:
+    """Numbers where they are numbers; the library says what else is wrong."""
+    if text is None:
+        return None
+    return [int(word) if word.isdigit() else word for word in map(str.strip, text.split(","))]

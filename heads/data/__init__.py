@@ -2,6 +2,9 @@
 
 - ``tasks``: what is asked: which rows train, select and test which labels
 - ``splits``: which clip is train, valid or test
+- ``groups``: which clips are of one recording, and no two splits may share
+- ``checks``: what of a question cannot be judged
+- ``shots``: a few clips of each class, for learning curves
 - ``source``: where tokens are read from: disk, or memory where they fit
 - ``batch``: what was read of some clips, and the part of it that a head wants
 - ``loader``: the order of an epoch, and batches read ahead

@@ -1,6 +1,7 @@
 """Which clip is train, valid or test: by the manifest's splits, by its folds, or held out here."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -30,17 +31,30 @@ def fold_names(clips: Sequence[Clip]) -> list[str]:
 
 
 def splits_of(
-    clips: Sequence[Clip], *, fold: str | None, seed: int, say: Callable[[str], None]
+    clips: Sequence[Clip],
+    groups: Sequence[int],
+    *,
+    fold: str | None,
+    seed: int,
+    say: Callable[[str], None],
 ) -> list[str | None]:
-    """The split of each clip: its fold's part, its own, or, where no clip has one, a drawn one."""
+    """The split of each clip: its fold's part, its own, or, where no clip has one, a drawn one.
+
+    Args:
+        groups: the recording of each clip; a drawn split keeps them whole
+    """
     if fold is not None:
         return ["test" if clip.fold == fold else "train" for clip in clips]
     split = [clip.split for clip in clips]
     if all(part is None for part in split):
-        _, test = hold_out(range(len(clips)), 0.2, seed, lambda index: clips[index].labels)
+        _, test = hold_out(
+            range(len(clips)), 0.2, seed, lambda index: clips[index].labels, lambda index: groups[index]
+        )
         chosen = set(test)
         say(
-            f"the manifest has no splits: a stratified fifth of the clips (seed {seed}) is the test split; "
+            f"the manifest has no splits: a stratified fifth of the clips ({len(test)}, of "
+            f"{len({groups[index] for index in test})} of {len(set(groups))} recordings, seed {seed}) is the "
+            "test split; "
             "add a column 'split', or 'fold' and ask for folds, to decide yourself"
         )
         return ["test" if index in chosen else "train" for index in range(len(clips))]
@@ -52,39 +66,65 @@ def splits_of(
 
 
 def hold_out(
-    items: Sequence[T], fraction: float, seed: int, labels: Callable[[T], Sequence[str]]
+    items: Sequence[T],
+    fraction: float,
+    seed: int,
+    labels: Callable[[T], Sequence[str]],
+    group: Callable[[T], Hashable] | None = None,
 ) -> tuple[list[T], list[T]]:
-    """Split items into (kept, held out), each label as near to ``fraction`` as whole items allow.
+    """Split items into (kept, held out), each label as near to ``fraction`` as whole groups allow.
 
     Labels are served from the rarest on (Sechidis et al. 2011, without its second-order step);
-    every label keeps an item, and a label of two or more has one held out where that is possible.
+    every label keeps a group, and a label of two or more has one held out where that is possible.
     Order is kept on both sides.
 
+    Args:
+        group: of an item; items of one stay together. Unless given each item is one
+
     Raises:
-        InputError: too few items to hold any out.
+        InputError: too few items or groups to hold any out.
 
     >>> hold_out(["a1", "a2", "b1", "b2"], 0.5, 0, lambda item: item[0])
     (['a2', 'b2'], ['a1', 'b1'])
+    >>> hold_out(["a1", "a2", "a3", "a4"], 0.25, 0, lambda item: item[0], lambda item: item > "a2")
+    (['a3', 'a4'], ['a1', 'a2'])
     """
-    owned = [tuple(labels(item)) or ("",) for item in items]
+    units: dict[Hashable, list[int]] = {}
+    for index, item in enumerate(items):
+        units.setdefault(index if group is None else group(item), []).append(index)
+    sizes = [
+        Counter(label for index in own for label in labels(items[index]) or ("",)) for own in units.values()
+    ]
+    side = _sides(sizes, fraction, seed)
+    held = {index for own, out in zip(units.values(), side, strict=True) if out for index in own}
+    if not held or len(held) == len(items):
+        raise InputError(
+            f"too few clips ({len(items)}) or recordings ({len(units)}) to hold some out; "
+            "give the manifest a valid split"
+        )
+    kept = [item for index, item in enumerate(items) if index not in held]
+    return kept, [item for index, item in enumerate(items) if index in held]
+
+
+def _sides(sizes: Sequence[Counter[str]], fraction: float, seed: int) -> list[bool]:
+    """Whether each group is held out, by how many items of each label it has."""
     members: dict[str, list[int]] = {}
-    for index in np.random.default_rng(seed).permutation(len(items)).tolist():
-        for label in owned[index]:
-            members.setdefault(label, []).append(index)
-    side: dict[int, bool] = {}  # item -> held out
-    for label in sorted(members, key=lambda label: (len(members[label]), label)):
-        count = len(members[label])
-        wanted = max(round(fraction * count), 1) if count > 1 else 0
-        wanted -= sum(side.get(index, False) for index in members[label])
-        for index in members[label]:
-            if index not in side:
-                side[index] = wanted > 0
-                wanted -= side[index]
+    for unit in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+        for label in sizes[unit]:
+            members.setdefault(label, []).append(unit)
+    count = {label: sum(sizes[unit][label] for unit in own) for label, own in members.items()}
+    side: dict[int, bool] = {}  # group -> held out
+    for label in sorted(members, key=lambda label: (count[label], label)):
+        own = members[label]
+        wanted = max(round(fraction * count[label]), 1) if len(own) > 1 else 0
+        wanted -= sum(sizes[unit][label] for unit in own if side.get(unit))
+        free = [unit for unit in own if unit not in side]
+        for unit in free:
+            side[unit] = 0 < sizes[unit][label] <= 2 * wanted  # nearer to the share with it than without
+            wanted -= side[unit] * sizes[unit][label]
+        if free and wanted > 0 and not any(side[unit] for unit in own):  # all are larger than the share
+            side[min(free, key=lambda unit: sizes[unit][label])] = True
     for own in members.values():
-        if all(side[index] for index in own):  # its other labels took all of them
+        if all(side[unit] for unit in own):  # its other labels took all of them
             side[own[0]] = False
-    kept = [item for index, item in enumerate(items) if not side[index]]
-    held = [item for index, item in enumerate(items) if side[index]]
-    if not held or not kept:
-        raise InputError(f"too few clips ({len(items)}) to hold some out; give the manifest a valid split")
-    return kept, held
+    return [side[unit] for unit in range(len(sizes))]

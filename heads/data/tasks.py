@@ -5,8 +5,9 @@ sealed: training and search receive a ``Task``, which has none, and ``Sealed.ope
 once, when everything has been chosen.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 
 from featcache.cache.read.join import Say
 from featcache.errors import InputError
+from featcache.heads.data.checks import check_labels, check_valid, say_doubts, say_short
+from featcache.heads.data.groups import groups_of, refuse_leaks
+from featcache.heads.data.shots import draw_shots
 from featcache.heads.data.splits import fold_names, hold_out, splits_of
 from featcache.manifest import Clip, Manifest
 
 Kind = Literal["multi-label", "single-label"]
+Shots = Sequence[int | Literal["all"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,7 @@ class Part:
     rows: NDArray[np.int64]  # (n,)
     targets: NDArray[np.generic]  # (n, C) uint8 where multi-label, (n,) int64 where single-label
     ids: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # the recording of each clip, by the id of its first one here
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,10 +49,18 @@ class Task:
     train: Part
     valid: Part
     fold: str | None = None  # the fold that is test, in cross-validation
+    shots: int | None = None  # train clips of each class; None is all
+    pool: int | None = None  # train clips that the shots are drawn from
 
     @property
     def title(self) -> str:
-        return self.name if self.fold is None else f"{self.name} fold {self.fold}"
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        return self.name + fold + ("" if self.shots is None else f" {self.shots}-shot")
+
+    @property
+    def key(self) -> list[str | int | None]:
+        """What tells the tasks of one manifest apart."""
+        return [self.name, self.fold, *([] if self.shots is None else [self.shots])]
 
     @property
     def metric(self) -> str:
@@ -83,19 +97,26 @@ def questions(
     *,
     name: str,
     say: Say,
+    keys: Sequence[Hashable] | None = None,
     folds: bool = False,
     kind: Kind | None = None,
     seed: int = 0,
+    shots: Shots = ("all",),
+    allow_leak: bool = False,
 ) -> list[Question]:
-    """One question, or one a fold, out of clips and their rows in the cache.
+    """One question out of clips and their rows in the cache; one for each fold and number of shots.
 
     Args:
         joined: clips with their rows, as ``join`` gives them
+        keys: of each clip's audio, equal where the audio is; its row unless given
         kind: the type of task; None decides by the labels (each clip has exactly one or not)
-        seed: of the tenth held out where the manifest has no valid split
+        seed: of what is drawn: splits that the manifest lacks, and shots
+        shots: train clips of each class
+        allow_leak: take splits and folds of the manifest that tear a recording
 
     Raises:
-        InputError: an empty train split, a label that train lacks, folds without a fold column.
+        InputError: an empty train split, a label that train lacks, folds without a fold column, a
+            recording in two splits or folds, nothing to tell apart, too few clips to choose on.
     """
     clips = [clip for clip, _ in joined]
     kind = kind or _kind(clips)
@@ -106,47 +127,88 @@ def questions(
             options=("task",),
         )
     names = fold_names(clips) if folds else [None]
-    found = []
+    groups = groups_of(clips, keys or [row for _, row in joined])
+    refuse_leaks(manifest.path, clips, groups, "fold" if folds else "split", allow=allow_leak, say=say)
+    found, splits = [], []
     for fold in names:
-        split = splits_of(clips, fold=fold, seed=seed, say=say if fold == names[0] else _hush)
-        found.append(_question(manifest, joined, split, name=name, kind=kind, fold=fold, seed=seed, say=say))
-    return found
-
-
-def _question(
-    manifest: Manifest,
-    joined: Sequence[tuple[Clip, int]],
-    split: Sequence[str | None],
-    *,
-    name: str,
-    kind: Kind,
-    fold: str | None,
-    seed: int,
-    say: Say,
-) -> Question:
-    chosen = {part: [pair for pair, s in zip(joined, split, strict=True) if s == part] for part in _PARTS}
-    if not chosen["train"]:
-        raise InputError(f"{manifest.path} has no clip to train on; give some rows the split 'train'")
-    classes = tuple(sorted({label for clip, _ in chosen["train"] for label in clip.labels}))
-    _check_labels(manifest, classes, chosen)
-    if not chosen["valid"]:
-        chosen["train"], chosen["valid"] = hold_out(chosen["train"], 0.1, seed, lambda pair: pair[0].labels)
-        where = "" if fold is None else f" of fold {fold}"
-        say(
-            f"{name}: no valid split{where}; {len(chosen['valid'])} of the train clips (a stratified tenth, "
-            f"seed {seed}) are held out to select on, {len(chosen['train'])} train"
+        split = splits_of(clips, groups, fold=fold, seed=seed, say=say if fold == names[0] else _hush)
+        chosen = {part: [n for n, own in enumerate(split) if own == part] for part in _PARTS}
+        classes = check_labels(manifest.path, clips, chosen, kind == "single-label")
+        if not chosen["valid"]:
+            _hold_out_valid(name, clips, groups, chosen, fold, seed, say)
+        check_valid(manifest.path, len(chosen["valid"]))
+        splits.append(chosen)
+        part_of = partial(_part, joined, groups, classes=classes, kind=kind)
+        task = Task(
+            name=name, digest=manifest.digest, kind=kind, classes=classes, fold=fold,
+            train=part_of(chosen["train"]), valid=part_of(chosen["valid"]),
+        )  # fmt: skip
+        test = Sealed(
+            np.array([joined[number][1] for number in chosen["test"]], dtype=np.int64),
+            partial(part_of, chosen["test"]),
         )
-    parts = {part: _part(chosen[part], classes, kind) for part in ("train", "valid")}
-    task = Task(name=name, digest=manifest.digest, kind=kind, classes=classes, fold=fold, **parts)
-    rows = np.array([row for _, row in chosen["test"]], dtype=np.int64)
-    return Question(task, Sealed(rows, lambda: _part(chosen["test"], classes, kind)))
+        draws = _draws(clips, groups, chosen["train"], shots, seed)
+        say_short(name, clips, chosen["train"], draws if fold == names[0] else (), say)
+        for count, drawn in draws.items():
+            own = replace(task, train=part_of(drawn), shots=count, pool=len(task.train))
+            found.append(Question(own, test))
+        if "all" in shots:
+            found.append(Question(task, test))
+    say_doubts(name, clips, groups, splits, kind == "single-label", say)
+    return found
 
 
 _PARTS = ("train", "valid", "test")
 
 
-def _part(pairs: Sequence[tuple[Clip, int]], classes: Sequence[str], kind: Kind) -> Part:
+def _hold_out_valid(
+    name: str,
+    clips: Sequence[Clip],
+    groups: Sequence[int],
+    chosen: dict[str, list[int]],
+    fold: str | None,
+    seed: int,
+    say: Say,
+) -> None:
+    """Move a tenth of the train clips to valid, by whole recordings."""
+    chosen["train"], chosen["valid"] = hold_out(
+        chosen["train"], 0.1, seed, lambda number: clips[number].labels, lambda number: groups[number]
+    )
+    recordings = [len({groups[number] for number in chosen[part]}) for part in ("train", "valid")]
+    where = "" if fold is None else f" of fold {fold}"
+    say(
+        f"{name}: no valid split{where}; {len(chosen['valid'])} of the train clips (a stratified tenth, of "
+        f"{recordings[1]} of {sum(recordings)} recordings, seed {seed}) are held out to select on, "
+        f"{len(chosen['train'])} train"
+    )
+
+
+def _draws(
+    clips: Sequence[Clip], groups: Sequence[int], train: Sequence[int], shots: Shots, seed: int
+) -> dict[int, list[int]]:
+    """The train clips of each number of shots, smallest first."""
+    counts = sorted({count for count in shots if isinstance(count, int)})
+    if not counts:
+        return {}
+    labels = [clips[number].labels for number in train]
+    drawn = draw_shots(labels, [groups[number] for number in train], counts, seed)
+    if len(drawn[counts[0]]) < 2:
+        raise InputError(
+            f"shots {counts[0]} is one clip in all; training wants 2 or more", options=("shots",)
+        )
+    return {count: [train[place] for place in drawn[count]] for count in counts}
+
+
+def _part(
+    joined: Sequence[tuple[Clip, int]],
+    groups: Sequence[int],
+    numbers: Sequence[int],
+    *,
+    classes: Sequence[str],
+    kind: Kind,
+) -> Part:
     index = {label: position for position, label in enumerate(classes)}
+    pairs = [joined[number] for number in numbers]
     if kind == "single-label":
         targets: NDArray[np.generic] = np.array([index[clip.labels[0]] for clip, _ in pairs], dtype=np.int64)
     else:
@@ -154,24 +216,13 @@ def _part(pairs: Sequence[tuple[Clip, int]], classes: Sequence[str], kind: Kind)
         for position, (clip, _) in enumerate(pairs):
             targets[position, [index[label] for label in clip.labels]] = 1
     rows = np.array([row for _, row in pairs], dtype=np.int64)
-    return Part(rows=rows, targets=targets, ids=tuple(clip.id for clip, _ in pairs))
+    firsts: dict[int, str] = {}
+    recordings = tuple(firsts.setdefault(groups[number], joined[number][0].id) for number in numbers)
+    return Part(rows=rows, targets=targets, ids=tuple(clip.id for clip, _ in pairs), groups=recordings)
 
 
 def _kind(clips: Iterable[Clip]) -> Kind:
     return "single-label" if all(len(clip.labels) == 1 for clip in clips) else "multi-label"
-
-
-def _check_labels(
-    manifest: Manifest, classes: Sequence[str], chosen: dict[str, list[tuple[Clip, int]]]
-) -> None:
-    for part in ("valid", "test"):
-        unseen = sorted({label for clip, _ in chosen[part] for label in clip.labels} - set(classes))
-        if unseen:
-            names = ", ".join(map(repr, unseen[:3])) + (" …" if len(unseen) > 3 else "")
-            raise InputError(
-                f"{manifest.path}: {len(unseen)} label(s) in {part} but not in train: {names}; "
-                "no head can learn them: move clips to train or drop the label"
-            )
 
 
 def _hush(line: str) -> None:

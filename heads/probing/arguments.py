@@ -15,6 +15,14 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "trials": COUNT,
     "seeds": COUNT,
     "seed": FROM_ZERO,
+    "shots": Rule(
+        "whole numbers, 1 or more, or 'all'",
+        lambda value: (
+            isinstance(value, list | tuple)
+            and bool(value)
+            and all(own == "all" or COUNT.fits(own) for own in value)
+        ),
+    ),
     "lr": ABOVE_ZERO,
     "weight_decay": NOT_BELOW_ZERO,
     "device_cache": get_args(DeviceCache),

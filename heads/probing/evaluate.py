@@ -29,7 +29,7 @@ Logits = NDArray[np.float32]
 def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
     """What a run is of: equal digests, equal numbers (on one machine)."""
     task = experiment.tasks[trial.task]
-    own = {**trial.identity, "task": [task.name, task.fold]}
+    own = {**trial.identity, "task": task.key}
     how = [asdict(training), dict(protocol), form_for(experiment), versions()["featcache"]]
     return digest_of([experiment.digest, own, *how])
 
@@ -85,6 +85,8 @@ def describe(
         "dataset": task.name,
         "manifest": {"path": str(experiment.manifest_of(task).path.absolute()), "digest": task.digest},
         "fold": task.fold,
+        "shots": task.shots,
+        "train_pool": len(task.train) if task.pool is None else task.pool,
         "task": task.kind,
         "metric": task.metric,
         "classes": len(task.classes),
@@ -144,7 +146,8 @@ def _per_class(logits: Logits, test: Part, task: Task) -> dict[str, float]:
 def _write_scores(out: Path, run: str, test: Part, logits: Logits) -> str:
     path = Path("scores") / f"{run}.npz"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out / path, ids=np.array(test.ids), logits=logits, targets=test.targets)
+    ids, groups = np.array(test.ids), np.array(test.groups)
+    np.savez_compressed(out / path, ids=ids, logits=logits, targets=test.targets, groups=groups)
     return str(path)
 
 

@@ -13,7 +13,7 @@ from featcache.cache.read.join import Say, join
 from featcache.errors import InputError, unknown
 from featcache.heads.data.batch import Need, needs_of
 from featcache.heads.data.source import DeviceCache, Source
-from featcache.heads.data.tasks import Kind, Question, Task, questions
+from featcache.heads.data.tasks import Kind, Question, Shots, Task, questions
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.trial import Trial
 from featcache.manifest import Manifest, load_manifest
@@ -80,6 +80,8 @@ def open_experiment(
     kind: Kind | None = None,
     device_cache: DeviceCache = "auto",
     seed: int = 0,
+    shots: Shots = ("all",),
+    allow_leak: bool = False,
     progress: bool = False,
 ) -> Experiment:
     """Open the cache and join it with each manifest, or with the one it was last extracted from.
@@ -97,11 +99,14 @@ def open_experiment(
         manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
         for manifest in manifests or [_remembered(store, say)]
     ]
-    asked = []
+    asked, keys = [], np.asarray(store.keys)
     for manifest in found:
         joined = join(store, manifest, say, progress=progress)
         name = manifest.path.stem or "manifest"
-        asked += questions(manifest, joined, name=name, say=say, folds=folds, kind=kind, seed=seed)
+        asked += questions(
+            manifest, joined, name=name, say=say, folds=folds, kind=kind, seed=seed, shots=shots,
+            allow_leak=allow_leak, keys=[key.tobytes() for key in keys[[row for _, row in joined]]],
+        )  # fmt: skip
     return Experiment(store, tuple(found), tuple(asked), device, device_cache)
 
 

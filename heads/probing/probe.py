@@ -10,7 +10,7 @@ from featcache.cache.read.join import Say
 from featcache.devices import choose_device
 from featcache.errors import InputError, Interrupted
 from featcache.heads.data.source import DeviceCache
-from featcache.heads.data.tasks import Kind
+from featcache.heads.data.tasks import Kind, Shots
 from featcache.heads.probing.arguments import check_probe
 from featcache.heads.probing.cost import estimate
 from featcache.heads.probing.evaluate import evaluate, run_digest
@@ -44,6 +44,8 @@ def probe(
     preset: str = "plateau",
     task: Kind | None = None,
     folds: bool = False,
+    shots: Shots | None = None,
+    allow_leak: bool = False,
     layers: Sequence[int] | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
@@ -74,9 +76,12 @@ def probe(
         preset: the protocol whose numbers hold where none is given, see ``PRESETS``
         task: "multi-label" or "single-label"; decided by the labels unless given
         folds: cross-validate over the manifest's folds; with a search, each fold has its own
+        shots: numbers of train clips a class, and "all": each trains on a draw of its own (with ``seed``)
+            from the same train split, a smaller one part of a larger, and is tested alike
+        allow_leak: take splits or folds of the manifest that tear a recording apart
         seeds: how many times each head is trained (3; after a search the preset's): with seeds ``seed``,
             ``seed + 1``, …
-        seed: of the order of clips, of held-out clips and of the search, too
+        seed: of the order of clips, of held-out clips, of shots and of the search, too
         device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
         distributed: join the process group that torchrun started this process for, and share the trials
         say: takes one line at a time; the logger ``featcache`` does unless given
@@ -92,7 +97,7 @@ def probe(
     names = [heads] if isinstance(heads, str) else list(heads)
     check_probe(
         heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
-        device_cache=device_cache, training=training,
+        shots=shots, device_cache=device_cache, training=training,
     )  # fmt: skip
     ranks = Ranks(distributed)
     say = (say or logging.getLogger("featcache").info) if ranks.first else _hush
@@ -104,22 +109,29 @@ def probe(
     manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
     experiment = open_experiment(
         cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
-        device_cache=device_cache, seed=seed, progress=progress and ranks.first,
+        device_cache=device_cache, seed=seed, shots=shots or ("all",), allow_leak=allow_leak,
+        progress=progress and ranks.first,
     )  # fmt: skip
-    settings = protocol.training(experiment.tasks, seed=seed, **training)
+    passes = _passes(experiment, protocol, seed, training)
     bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
     count = seeds or (protocol.seeds if search else SEEDS)
     if dry_run:
-        estimate(experiment, settings, bases, plan, count, say)
+        for settings, numbers in passes.items():
+            own = [base for base in bases if base.task in numbers]
+            estimate(experiment, settings, own, plan, count, say)
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
-    record = {"preset": preset, "search": plan and asdict(plan), "fixed": given}
+    record = {"preset": preset, "search": plan and asdict(plan), "fixed": given, "allow_leak": allow_leak}
+    results = []
     try:
-        if plan is not None:
-            ranges = [_ranges(protocol, base, given) for base in bases]
-            bases = _best(experiment, bases, ranges, settings, plan, Path(out), ranks, say, watch)
-        wanted = [replace(base, seed=seed + number) for base in bases for number in range(count)]
-        return train_and_test(experiment, wanted, settings, Path(out), record, ranks, say, watch)
+        for settings, numbers in passes.items():
+            own = [base for base in bases if base.task in numbers]
+            if plan is not None:
+                ranges = [_ranges(protocol, base, given) for base in own]
+                own = _best(experiment, own, ranges, settings, plan, Path(out), ranks, say, watch)
+            wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
+            results += train_and_test(experiment, wanted, settings, Path(out), record, ranks, say, watch)
+        return results
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped; finished heads and trials are in {out}, and the same command goes on from there"
@@ -194,6 +206,23 @@ def _best(
 
 def _with_preset(choice: Choice, protocol: Preset) -> Choice:
     return Choice(choice.name, {**protocol.options.get(choice.name, {}), **choice.options})
+
+
+def _passes(
+    experiment: Experiment, protocol: Preset, seed: int, given: Mapping[str, Any]
+) -> dict[Training, list[int]]:
+    """Which tasks train in one pass: those of equal settings.
+
+    A few shots have few batches: to train as many steps as the whole train split, they need batches
+    and epochs of their own, which the protocol finds for each number of shots.
+    """
+    found: dict[Training, list[int]] = {}
+    tasks = experiment.tasks
+    for shots in dict.fromkeys(task.shots for task in tasks):
+        numbers = [number for number, task in enumerate(tasks) if task.shots == shots]
+        settings = protocol.training([tasks[number] for number in numbers], seed=seed, **given)
+        found.setdefault(settings, []).extend(numbers)
+    return found
 
 
 def _bases(

@@ -97,7 +97,7 @@ def search(
     searches = []
     for base, ranges in bases:
         task = experiment.tasks[base.task]
-        own = [base.identity, task.name, task.fold, ranges, asdict(plan), asdict(training), versions()]
+        own = [base.identity, *task.key, ranges, asdict(plan), asdict(training), versions()]
         searches.append(_Search(base, ranges, plan, training, digest_of([experiment.digest, own])))
     known = _read_trials(out / TRIALS)
     for numbers in plan.rounds():
@@ -190,6 +190,7 @@ def _write_trials(
             "number": number,
             "dataset": task.name,
             "fold": task.fold,
+            "shots": task.shots,
             "metric": task.metric,
         }
         ended = {name: getattr(outcome, name) for name in ("status", "epoch", "seconds", "scores", "losses")}
