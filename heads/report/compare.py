@@ -7,7 +7,7 @@ from pathlib import Path
 from featcache.arguments import FROM_ZERO, check
 from featcache.errors import InputError
 from featcache.heads.report.formats import Grid, csv_text, latex, markdown
-from featcache.heads.report.plots import draw_ranks, draw_wins, write_figure
+from featcache.heads.report.plots import draw_ranks, draw_shots, draw_wins, write_figure
 from featcache.heads.report.published import published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
 from featcache.heads.report.results import read_results
@@ -76,7 +76,7 @@ def compare(
 
 
 def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path]:
-    """Win matrices of heads and of encoders, where any have spreads, and the ranks."""
+    """Win matrices of heads and of encoders, where any have spreads, the ranks, and learning curves."""
     files = []
     axes: dict[Axis, list[str]] = {"head": ranked.heads, "encoder": ranked.encoders}
     for axis, names in axes.items():
@@ -86,4 +86,6 @@ def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path
             files += write_figure(draw_wins(won, title), folder / f"wins-{axis}s")
     if len(ranked.encoders) > 1:
         files += write_figure(draw_ranks(ranked), folder / "ranks")
+    if len({cell.results[0].shots for cell in found}) > 1:
+        files += write_figure(draw_shots(found), folder / "shots")
     return files

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: the pairwise win matrix, and how ranks change between heads."""
+"""Pictures of a comparison: wins in pairs, ranks from head to head, scores over labelled clips."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache.heads.report.ranking import Ranking, Wins
+from featcache.heads.report.summary import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,49 @@ def draw_ranks(ranks: Ranking) -> "Figure":
         axes.spines[side].set_visible(False)
     axes.set_title("Rank of each encoder under each head (small: mean %)", fontsize=11, loc="left")
     return figure
+
+
+def draw_shots(cells: Sequence[Cell]) -> "Figure":
+    """Learning curves: score over train clips a class, one line a head, a panel for each data set.
+
+    The band is ± one standard deviation over seeds. A head on all clips stands at the right, one
+    step of a doubling beyond the largest number of shots, whatever their number is.
+    """
+    known = [cell.results[0].shots for cell in cells]
+    ticks = sorted({shots for shots in known if shots is not None})
+    places = [shots or 2 * ticks[-1] for shots in known]
+    curves: dict[str, dict[str, list[tuple[int, Cell]]]] = {}  # data set -> line -> (place, cell)
+    several = len({cell.encoder for cell in cells}) > 1
+    for place, cell in zip(places, cells, strict=True):
+        head = cell.head.replace(f" {cell.results[0].shots}-shot", "")
+        name = f"{cell.encoder} {head}" if several else head
+        curves.setdefault(cell.dataset, {}).setdefault(name, []).append((place, cell))
+    figure, first = _figure(5.4 * len(curves), 3.8)
+    first.remove()
+    lines = list(dict.fromkeys(name for own in curves.values() for name in own))
+    for column, (dataset, own) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot(1, len(curves), column)
+        for name, points in own.items():
+            _curve(axes, name, lines.index(name), sorted(points, key=lambda point: point[0]))
+        axes.set_xscale("log")
+        every = sorted(set(places))
+        axes.set_xticks(every, [str(place) if place in ticks else "all" for place in every])
+        axes.set_xticks([], minor=True)
+        metric = next(iter(own.values()))[0][1].metric
+        axes.set(xlabel="train clips of each class", ylabel=f"{metric} in per cent")
+        axes.set_title(dataset, fontsize=11, loc="left")
+        axes.grid(color="0.9", zorder=0)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _curve(axes: "Axes", name: str, number: int, points: Sequence[tuple[int, Cell]]) -> None:
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    places = [place for place, _ in points]
+    mean = 100 * np.array([cell.mean for _, cell in points])
+    sd = 100 * np.array([cell.sd or 0.0 for _, cell in points])
+    axes.plot(places, mean, color=colour, marker=marker, linewidth=2, label=name, zorder=3)
+    axes.fill_between(places, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
 
 
 def _short(names: Sequence[str]) -> list[str]:

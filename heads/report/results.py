@@ -38,11 +38,17 @@ class Result:
         return str(self["encoder"]) + ("" if dtype == "float16" else f" ({dtype})")
 
     @property
+    def shots(self) -> int | None:
+        """Train clips of each class; None is all."""
+        return self.line.get("shots")
+
+    @property
     def label(self) -> str:
-        """The head as tables name it: with its options and layer where they are not the default."""
+        """The head as tables name it: with its options, layer and shots where they are not the default."""
         options = ",".join(f"{name}={value}" for name, value in sorted(self["options"].items()))
         layer = "" if self["last_layer"] else f"@{self['layer']}"
-        return f"{self['head']}{layer}{f'[{options}]' if options else ''}"
+        shots = "" if self.shots is None else f" {self.shots}-shot"
+        return f"{self['head']}{layer}{f'[{options}]' if options else ''}{shots}"
 
     @property
     def value(self) -> float:
