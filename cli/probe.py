@@ -39,6 +39,12 @@ import click
 )
 @click.option("--allow-leak", is_flag=True, help="Take splits that tear a recording apart.")
 @click.option(
+    "--solved/--no-solved",
+    default=True,
+    show_default=True,
+    help="Solve logreg on mean and tfmean as well: references that need no luck.",
+)
+@click.option(
     "--layer", "layers", multiple=True, type=int, help="Layer to probe (may be repeated); the last."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many, the rate along a cosine.")

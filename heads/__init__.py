@@ -13,6 +13,7 @@ and around them:
 - ``matching``: for each prototype, the token that is most like it
 - ``data``: from a cache and labels to batches
 - ``training``: many heads trained side by side
+- ``solved``: heads that are solved in closed form or to convergence: reference points that need no luck
 - ``probing``: ``probe``: search, train, test, record
 - ``report``: results compared, in tables and pictures
 - ``explain``: what a head found where

@@ -6,6 +6,7 @@
 - ``experiment``: a cache joined with manifests
 - ``search``, ``study``: learning rate and weight decay, by Sobol, TPE and successive halving
 - ``evaluate``, ``predictions``: trained heads meet the test split, once, and are written down
+- ``record``: what every result line says
 - ``cost``: what a probe will cost
 - ``audit``: what a storage dtype costs a probe
 """

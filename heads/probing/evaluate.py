@@ -1,29 +1,23 @@
 """The end of a run: trained heads meet the test split, once, and are written down."""
 
 import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from featcache.devices import device_name, versions
+from featcache.devices import versions
 from featcache.heads.checkpoint import save
-from featcache.heads.data.tasks import Part, Task
 from featcache.heads.matching.match import ENGINES, chosen
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.predictions import predictions
 from featcache.heads.probing.presets import preset_named
-from featcache.heads.report.metrics import all_metrics, average_precision, label_matrix
+from featcache.heads.probing.record import add_test, place, setting
+from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result, append_result, digest_of
 from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
-
-Logits = NDArray[np.float32]
 
 
 def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
@@ -57,9 +51,7 @@ def evaluate(
         line = describe(experiment, outcome, training, protocol)
         line["valid"] = all_metrics(on_valid[number], task.valid, task.kind)
         if test is not None:
-            line["test"] = all_metrics(on_test[number], test, task.kind)
-            line["per_class"] = _per_class(on_test[number], test, task)
-            line["files"]["scores"] = _write_scores(out, line["run"], test, on_test[number])
+            add_test(line, out, on_test[number], test, task)
         line["files"]["head"] = _write_head(out, line, experiment, outcome)
         results.append(append_result(out, line))
     return results
@@ -69,42 +61,19 @@ def describe(
     experiment: Experiment, outcome: Outcome, training: Training, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A result line before any score: what was trained, on what, how and where."""
-    trial, cache = outcome.trial, experiment.cache
-    question = experiment.questions[trial.task]
-    task = question.task
+    trial = outcome.trial
     return {
         "run": run_digest(experiment, trial, training, protocol),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "encoder": cache.fingerprint["encoder"],
-        "cache": {
-            "path": str(cache.path.absolute()),
-            "digest": digest_of(cache.fingerprint),
-            "fingerprint": cache.fingerprint,
-            "dtype": cache.dtype,
-        },
-        "dataset": task.name,
-        "manifest": {"path": str(experiment.manifest_of(task).path.absolute()), "digest": task.digest},
-        "fold": task.fold,
-        "shots": task.shots,
-        "train_pool": len(task.train) if task.pool is None else task.pool,
-        "task": task.kind,
-        "metric": task.metric,
-        "classes": len(task.classes),
-        "clips": {"train": len(task.train), "valid": len(task.valid), "test": len(question.test)},
+        **setting(experiment, trial.task, trial.layer),
         "head": trial.head,
         "options": dict(trial.options),
         "code": trial.spec.code,
-        "layer": trial.layer,
-        "last_layer": trial.layer == max(cache.layers),
         "loss": trial.loss,
         "lr": trial.lr,
         "weight_decay": trial.weight_decay,
         "seed": trial.seed,
         "training": asdict(training),
         "protocol": dict(protocol),
-        "valid": None,
-        "test": None,
-        "per_class": None,
         "epoch": outcome.epoch,
         "epochs": len(outcome.scores),
         "plateau": outcome.plateau,
@@ -114,10 +83,7 @@ def describe(
         "valid_scores": outcome.scores,
         "train_losses": outcome.losses,
         "seconds": round(outcome.seconds, 3),
-        "files": {},
-        "versions": versions(),
-        "device": device_name(experiment.device),
-        "command": sys.argv,
+        **place(experiment.device),
     }
 
 
@@ -136,19 +102,6 @@ def form_for(experiment: Experiment) -> str:
     name = chosen()
     forms = (form for form, own in ENGINES.items() if own.serves(tokens, torch.empty(0, 1)))
     return next(forms) if name == "auto" else name
-
-
-def _per_class(logits: Logits, test: Part, task: Task) -> dict[str, float]:
-    values = average_precision(label_matrix(test, len(task.classes)), logits)
-    return dict(zip(task.classes, values.tolist(), strict=True))
-
-
-def _write_scores(out: Path, run: str, test: Part, logits: Logits) -> str:
-    path = Path("scores") / f"{run}.npz"
-    (out / path).parent.mkdir(parents=True, exist_ok=True)
-    ids, groups = np.array(test.ids), np.array(test.groups)
-    np.savez_compressed(out / path, ids=ids, logits=logits, targets=test.targets, groups=groups)
-    return str(path)
 
 
 def _write_head(out: Path, line: Mapping[str, Any], experiment: Experiment, outcome: Outcome) -> str:

@@ -19,6 +19,9 @@ from featcache.heads.probing.presets import Preset, preset_named
 from featcache.heads.probing.search import Plan, search
 from featcache.heads.registry import Choice, parse_choice
 from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
+from featcache.heads.solved.registry import is_solved, parse_solved
+from featcache.heads.solved.shortfall import shortfalls
+from featcache.heads.solved.solve import check_memory, references, solve_and_test
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.losses import build_loss
 from featcache.heads.training.resume import forget
@@ -46,6 +49,7 @@ def probe(
     folds: bool = False,
     shots: Shots | None = None,
     allow_leak: bool = False,
+    solved: bool = True,
     layers: Sequence[int] | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
@@ -62,14 +66,15 @@ def probe(
     dry_run: bool = False,
     **training: Any,
 ) -> list[Result]:
-    """Train each head on each question of the manifest side by side, and test it.
+    """Train or solve each head on each question of the manifest, and test it; trained ones come first.
 
     A head that ``out`` already holds a result of is not trained again; a run that was cut off goes
     on from its last saved epoch.
 
     Args:
         manifest: the one that the cache was last extracted from unless given; several share a pass
-        heads: a name or names, with options if wanted: ``protobin:per_class=10``
+        heads: a name or names, with options if wanted: ``protobin:per_class=10``; solved heads
+            (``SOLVED``: logreg, ridge, knn, centroid) too: ``logreg:features=mean+sd``
         out: folder of results.jsonl, the trained heads and their test scores
         search: choose learning rate and weight decay on the validation split, then train the best
             setting ``seeds`` times
@@ -79,6 +84,7 @@ def probe(
         shots: numbers of train clips a class, and "all": each trains on a draw of its own (with ``seed``)
             from the same train split, a smaller one part of a larger, and is tested alike
         allow_leak: take splits or folds of the manifest that tear a recording apart
+        solved: solve ``logreg`` on mean and tfmean as well, as a reference that needs no luck
         seeds: how many times each head is trained (3; after a search the preset's): with seeds ``seed``,
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
@@ -105,7 +111,7 @@ def probe(
     if loss is not None:
         build_loss(loss)
     plan = _plan(protocol, trials, seed) if search else None
-    choices = [_with_preset(parse_choice(name), protocol) for name in names]
+    choices = [_with_preset(parse_choice(name), protocol) for name in names if not is_solved(name)]
     manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
     experiment = open_experiment(
         cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
@@ -115,6 +121,9 @@ def probe(
     passes = _passes(experiment, protocol, seed, training)
     bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
     count = seeds or (protocol.seeds if search else SEEDS)
+    to_solve = [parse_solved(name, experiment.cache.has_cls) for name in names if is_solved(name)]
+    check_memory(experiment, to_solve, choose_layers(experiment.cache, layers))
+    to_solve += references(experiment, [own.name for own in choices], say) if solved else []
     if dry_run:
         for settings, numbers in passes.items():
             own = [base for base in bases if base.task in numbers]
@@ -131,6 +140,11 @@ def probe(
                 own = _best(experiment, own, ranges, settings, plan, Path(out), ranks, say, watch)
             wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
             results += train_and_test(experiment, wanted, settings, Path(out), record, ranks, say, watch)
+        if ranks.first:
+            layers = choose_layers(experiment.cache, layers)
+            results += solve_and_test(experiment, to_solve, layers, Path(out), record, say)
+            for line in shortfalls(results, experiment.cache.has_cls):
+                say(line)
         return results
     except KeyboardInterrupt:
         raise Interrupted(

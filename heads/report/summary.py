@@ -87,7 +87,7 @@ def summary_lines(results: Sequence[Result]) -> list[str]:
     rows = [header]
     for cell in cells(results):
         epochs = sorted({result["epoch"] for result in cell.results})
-        chosen = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+        chosen = str(epochs[0] or "solved") if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
         seconds = max(result["seconds"] for result in cell.results)
         over = f" over {cell.folds} folds" if cell.folds > 1 else ""
         runs = over or (f" of {cell.runs} seeds" if cell.runs > 1 else " (n=1)")

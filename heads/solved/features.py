@@ -47,8 +47,8 @@ class FeatureSpec:
 
     def width(self, dim: int, grid: Grid) -> int:
         """How many numbers a clip has."""
-        own = {None: 0, tf_mean: grid[0] * dim}.get(self.pool, dim)
-        return own + (dim if self.vector else 0)
+        rows = grid[0] if self.pool is tf_mean else int(self.pool is not None)
+        return dim * (rows + int(self.vector is not None))
 
 
 _SPECS = (

@@ -39,7 +39,7 @@ def fit_neighbours(
         return torch.stack([cast[:, :k].sum(1) / votes[:, :k].sum(1, keepdim=True) for k in counts])
 
     def score(queries: Tensor) -> Tensor:
-        found = torch.cat([shares(block) for block in queries.split(BLOCK)], dim=1)  # (S, m, C)
+        found = torch.cat([shares(block) for block in torch.split(queries, BLOCK)], dim=1)  # (S, m, C)
         return found.clamp(min=LEAST).log() if kind == "single-label" else found.logit(eps=LEAST)
 
     return score
