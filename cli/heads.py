@@ -7,6 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from featcache.heads.base import HeadSpec
+    from featcache.heads.solved.registry import SolvedSpec
 
 READS = {
     "cls": "cls, else the mean token",
@@ -29,19 +30,31 @@ def heads(name: str | None, as_json: bool) -> None:
     featcache heads
     featcache heads protobin
     featcache heads my_head.py:MyHead
+    featcache heads logreg
     featcache heads --json
     """
     from featcache.heads.registry import head_names, head_spec
+    from featcache.heads.solved.registry import SOLVED
 
+    if name in SOLVED:
+        found = _solved_facts(SOLVED[name])
+        lines = [f"{key:<12} {value}" for key, value in found.items()]
+        click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
+        return
     specs = [head_spec(each) for each in ([name] if name else head_names())]
     if as_json:
         rows = [_facts(spec) for spec in specs]
-        click.echo(json.dumps(rows[0] if name else rows, indent=2, default=str))
+        listed = rows[0] if name else [*rows, *map(_solved_facts, SOLVED.values())]
+        click.echo(json.dumps(listed, indent=2, default=str))
     elif name:
         click.echo(_one(specs[0]))
     else:
-        width = max(len(spec.name) for spec in specs)
-        click.echo("\n".join(f"{spec.name:<{width}}  {spec.family:<11}  {spec.summary}" for spec in specs))
+        width = max(map(len, [*(spec.name for spec in specs), *SOLVED]))
+        for spec in specs:
+            click.echo(f"{spec.name:<{width}}  {spec.family:<11}  {spec.summary}")
+        click.echo("\nsolved, not trained (references; features are an option):")
+        for own in SOLVED.values():
+            click.echo(f"{own.name:<{width}}  {'solved':<11}  {own.summary}")
 
 
 def _facts(spec: "HeadSpec") -> dict[str, Any]:
@@ -68,3 +81,15 @@ def _one(spec: "HeadSpec") -> str:
 def written(value: Any) -> str:
     """A default as it would be written behind a head's name."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _solved_facts(spec: "SolvedSpec") -> dict[str, Any]:
+    from featcache.heads.solved.features import FEATURES
+
+    chosen = (
+        f"{spec.knob} of {', '.join(f'{value:g}' for value in spec.strengths)}" if spec.knob else "nothing"
+    )
+    return {
+        "name": spec.name, "family": "solved", "summary": spec.summary, "formula": spec.formula,
+        "chosen": chosen, "features": ", ".join(FEATURES), "source": spec.source,
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """Write the pages that follow from the code: ``python tests/make_docs.py``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -8,6 +9,8 @@ from featcache.cli.heads import READS, written
 from featcache.cli.main import featcache
 from featcache.heads import HEADS, HeadSpec
 from featcache.heads.options import describe_options
+from featcache.heads.solved.features import FEATURES
+from featcache.heads.solved.registry import SOLVED
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLI = """# The command line
@@ -43,6 +46,22 @@ Prototype heads also answer per time step and show where a prototype was found (
 [heads](results/heads.md), [bytes per token](results/storage.md).
 """
 
+SOLVED_HEAD = """# Solved heads
+
+These are not trained: a solver ends where nothing is left to gain, so there is no learning rate, no seed
+and no luck in their scores. They are named like any head (`--head knn`), on one vector a clip that is an
+option (`--head logreg:features=mean+sd`; what `linear` reads unless given). Every probe solves `logreg` on
+`mean` and, where the grid has several rows and the features are below 4 GB, on `tfmean`, as a reference
+(`--no-solved` leaves them out); a `linear` head more than two points below `logreg` on the same features
+is said to be undertrained.
+
+With 100 or more valid clips these choose the strength of the penalty, and the head is fitted on the train
+clips. With fewer, five inner folds over train and valid together choose (stratified; the valid scores are
+then those of heads that had not seen the clip), and the head is fitted on both. Of equal scores the
+stronger penalty wins. `logreg` and `ridge` standardise features by the mean and standard deviation of the
+clips that they are fitted on. Scores of `ridge` and `centroid` are no log odds: do not read their ECE.
+"""
+
 
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> list[str]:
     """The help of a command and of all its subcommands, as Markdown."""
@@ -73,7 +92,23 @@ def render_heads() -> str:
             f"| parameters | `{spec.parameters}` |\n| options | {_options(spec)} |\n"
             f"| source | {spec.source} |\n"
         )
-    return "\n".join([HEAD, *rows])
+    return "\n".join([HEAD, *rows, SOLVED_HEAD, *_solved()])
+
+
+def _solved() -> list[str]:
+    """The solved heads, and the features that they may have."""
+    rows = [
+        f"## `{spec.name}`\n\n{spec.summary[0].upper()}{spec.summary[1:]}.\n\n| | |\n|---|---|\n"
+        f"| formula | `{spec.formula}` |\n"
+        f"| chosen | {_path(spec.knob, spec.strengths)} |\n| source | {spec.source} |\n"
+        for spec in SOLVED.values()
+    ]
+    features = "\n".join(f"| `{spec.name}` | {spec.summary} |" for spec in FEATURES.values())
+    return [*rows, f"## Features of solved heads\n\n| features | of a clip |\n|---|---|\n{features}\n"]
+
+
+def _path(knob: str | None, strengths: Sequence[float]) -> str:
+    return f"`{knob}` of {', '.join(f'{value:g}' for value in strengths)}" if knob else "nothing"
 
 
 def _options(spec: HeadSpec) -> str:
