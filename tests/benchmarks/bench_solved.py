@@ -58,7 +58,8 @@ def row(kind: str, n: int, D: int, classes: int, solve: int) -> None:
     best = [max(metric(labels[test][:, :shown], own[:, :shown]) for own in each) for each in (logits, theirs)]
     mark = "~" if shown < classes else ""
     print(
-        f"| {kind} | {classes} | {ours:.1f} | {mark}{seconds:.1f} | {100 * best[0]:.2f} | {100 * best[1]:.2f} |"
+        f"| {kind} | {classes} | {ours:.1f} | {mark}{seconds:.1f} "
+        f"| {100 * best[0]:.2f} | {100 * best[1]:.2f} |"
     )
 
 
