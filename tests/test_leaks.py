@@ -20,7 +20,7 @@ from featcache.heads.probing.probe import probe
 from featcache.heads.report.compare import compare
 from featcache.heads.report.plots import draw_shots as picture
 from featcache.heads.report.summary import cells
-from featcache.manifest import Clip, Manifest, read_manifest
+from featcache.manifest import Clip, Manifest, read_manifest, write_manifest
 
 Make = Callable[..., tuple[Path, Path]]
 Say = Callable[[str], None]
@@ -328,6 +328,8 @@ def test_the_group_is_read_written_and_part_of_the_digest(tmp_path: Path) -> Non
     path.write_text("path,labels,group\na.wav,x,north\nb.wav,y,\n")
     manifest = read_manifest(path)
     assert [own.group for own in manifest] == ["north", None]
+    write_manifest(tmp_path / "copy.csv", manifest.clips)
+    assert read_manifest(tmp_path / "copy.csv").clips == manifest.clips
     path.write_text("path,labels\na.wav,x\nb.wav,y\n")
     plain = read_manifest(path)
     assert plain.digest != manifest.digest

@@ -78,8 +78,11 @@ def draw_shots(cells: Sequence[Cell]) -> "Figure":
     """Learning curves: score over train clips a class, one line a head, a panel for each data set.
 
     The band is ± one standard deviation over seeds. A head on all clips stands at the right, one
-    step of a doubling beyond the largest number of shots, whatever their number is.
+    step of a doubling beyond the largest number of shots, whatever their number is. Data sets without
+    any number of shots are left out.
     """
+    few = {cell.dataset for cell in cells if cell.results[0].shots is not None}
+    cells = [cell for cell in cells if cell.dataset in few]
     known = [cell.results[0].shots for cell in cells]
     ticks = sorted({shots for shots in known if shots is not None})
     places = [shots or 2 * ticks[-1] for shots in known]
