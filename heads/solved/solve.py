@@ -43,7 +43,7 @@ class Setting:
         """Equal digests, equal numbers: how other heads are trained does not matter."""
         task = experiment.tasks[self.task]
         own = [self.choice.name, dict(self.choice.options), SOLVED[self.choice.name].strengths]
-        asked = [task.name, task.fold, self.layer]
+        asked = [*task.key, self.layer]
         return digest_of([experiment.digest, "solved", own, asked, versions()["featcache"]])
 
 
