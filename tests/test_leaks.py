@@ -284,6 +284,12 @@ def test_each_number_of_shots_is_a_task_with_the_same_valid_and_test(
     assert [re.search(r"(\d+-shot)?$", cell.head)[0] for cell in found] == ["1-shot", "5-shot", "20-shot", ""]  # type: ignore[index]
 
 
+def test_solved_heads_are_told_apart_by_shots_and_fit_them_alone(make_tokens: Make, tmp_path: Path) -> None:
+    made = make_tokens(single=True)  # 24 valid clips: too few to choose on, so "all" joins them with train
+    results = probe(*made, heads="logreg", out=tmp_path, shots=[1, 5, "all"], solved=False)
+    assert [(own["shots"], own["chosen"]["clips"]) for own in results] == [(1, 3), (5, 15), (None, 72)]
+
+
 def test_few_shots_train_as_many_steps_as_all_clips_do(make_tokens: Make, tmp_path: Path) -> None:
     results = probe(*make_tokens(clips=800, single=True), heads="linear", out=tmp_path, shots=[2, "all"],
                     max_steps=60, seeds=1, solved=False)  # fmt: skip

@@ -39,12 +39,13 @@ def choose_and_fit(spec: SolvedSpec, task: Task, train: Tensor, valid: Tensor) -
 
     With ``FEW`` valid clips or more they choose, and the head is fitted on the train clips alone. With
     fewer, five inner folds over train and valid together choose (stratified, seed 0, all clips scored
-    in one list), and the head is fitted on both.
+    in one list), and the head is fitted on both. A draw of shots is never joined with valid: its number of
+    clips would not be what it says.
 
     Args:
         train, valid: features (n, D) of the parts of the task
     """
-    few = len(task.valid) < FEW
+    few = len(task.valid) < FEW and task.shots is None
     parts = [task.train, task.valid] if few else [task.train]
     features = torch.cat([train, valid]) if few else train
     labels = _labels(parts, task)
