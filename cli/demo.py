@@ -116,13 +116,14 @@ def _probe(cache: Path, out: Path, *, seeds: int, seed: int, epochs: int) -> lis
     names = " ".join(f"--head {name}" for name in HEADS)
     click.echo(
         f"\nfeatcache probe {cache} {names} --seeds {seeds} --seed {seed} "
-        f"--epochs {epochs} --batch-size {BATCH_SIZE} --out {out}"
+        f"--epochs {epochs} --batch-size {BATCH_SIZE} --no-solved --out {out}"
     )
     results: list[Result] = []
     for name in HEADS:
         results += probe(
             cache, cache.parent / "manifest.csv", heads=[name], out=out, seeds=seeds, seed=seed,
-            epochs=epochs, batch_size=BATCH_SIZE, say=lambda line: click.echo(f"  {line}"), watch=Live(),
+            epochs=epochs, batch_size=BATCH_SIZE, solved=False, watch=Live(),
+            say=lambda line: click.echo(f"  {line}"),
         )  # fmt: skip
     return results
 

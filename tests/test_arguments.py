@@ -49,7 +49,7 @@ def test_probe_refuses_what_it_cannot_work_with(
 
 def test_one_head_may_be_given_by_its_name(make_tokens: Make, tmp_path: Path) -> None:
     (result,) = featcache.probe(
-        *make_tokens(), heads="linear", out=tmp_path, epochs=2, batch_size=16, seeds=1
+        *make_tokens(), heads="linear", out=tmp_path, epochs=2, batch_size=16, seeds=1, solved=False
     )
     assert result["head"] == "linear"
 
@@ -70,7 +70,13 @@ def test_a_protocol_in_steps_refuses_tasks_of_two_kinds_in_any_order(
         ):
             featcache.probe(cache, manifests, heads="linear", preset="bat", out=tmp_path / "results")
     probed = featcache.probe(
-        cache, [several, single], heads="linear", preset="bat", epochs=1, out=tmp_path / "results"
+        cache,
+        [several, single],
+        heads="linear",
+        preset="bat",
+        epochs=1,
+        solved=False,
+        out=tmp_path / "results",
     )
     assert {result["epochs"] for result in probed} == {1}
 

@@ -149,7 +149,16 @@ def test_a_quick_look_and_then_a_search_do_not_mix(
 ) -> None:
     cache, manifest = make_tokens()
     for more in ({"epochs": 1, "seeds": 1}, {"search": True, "trials": 2, "seeds": 2, "epochs": 2}):
-        probe(cache, manifest, heads=["linear"], out=tmp_path / "out", batch_size=16, device="cpu", **more)
+        probe(
+            cache,
+            manifest,
+            heads=["linear"],
+            out=tmp_path / "out",
+            batch_size=16,
+            solved=False,
+            device="cpu",
+            **more,
+        )
     found = cells(read_results([tmp_path / "out"]))
     assert [(cell.head.partition(" ")[2], cell.runs) for cell in found] == [
         ("[epochs 1, no search]", 1), ("[epochs 2, search 1+1]", 2),

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from featcache.cli.main import featcache
 from featcache.heads import HEADS
+from featcache.heads.solved.registry import SOLVED
 
 
 def run(*arguments):
@@ -16,12 +17,14 @@ def run(*arguments):
 def test_every_head_has_a_line():
     result = run()
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.output.splitlines()] == list(HEADS)
+    trained, solved = result.output.split("\nsolved, not trained")
+    assert [line.split()[0] for line in trained.splitlines()] == list(HEADS)
+    assert [line.split()[0] for line in solved.splitlines()[1:]] == list(SOLVED)
 
 
 def test_json_holds_the_table():
     rows = {row["name"]: row for row in json.loads(run("--json").output)}
-    assert list(rows) == list(HEADS)
+    assert list(rows) == [*HEADS, *SOLVED]
     for name, spec in HEADS.items():
         for fact in ("family", "summary", "formula", "parameters", "source"):
             assert rows[name][fact] == getattr(spec, fact)

@@ -28,7 +28,7 @@ from featcache.scratch import Scratch
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
-QUICK = {"epochs": 3, "batch_size": 16, "seeds": 1}
+QUICK = {"epochs": 3, "batch_size": 16, "seeds": 1, "solved": False}
 
 
 def run(*words: object) -> Result:
@@ -39,7 +39,7 @@ def test_the_command_prints_scores_and_leaves_results_and_heads(make_tokens: Mak
     cache, manifest = make_tokens()
     out = tmp_path / "out"
     done = run(cache, "--manifest", manifest, "--head", "linear", "--head", "protobin:per_class=4",
-               "--epochs", 3, "--batch-size", 16, "--seeds", 1, "--out", out)  # fmt: skip
+               "--epochs", 3, "--batch-size", 16, "--seeds", 1, "--no-solved", "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "protobin[per_class=4]" in done.output
     results = read_results([out])
@@ -343,7 +343,7 @@ def test_a_sealed_split_has_rows_and_no_labels() -> None:
 
 def test_a_preset_of_a_paper_fixes_its_settings(make_tokens: Make, tmp_path: Path) -> None:
     made = make_tokens()
-    (result,) = probe(*made, heads=["linear"], preset="bat", epochs=2, out=tmp_path, seeds=1)
+    (result,) = probe(*made, heads=["linear"], preset="bat", epochs=2, out=tmp_path, seeds=1, solved=False)
     assert (result["loss"], result["lr"], result["weight_decay"]) == ("asymmetric-light", 1e-3, 0.05)
     assert result["training"]["select"] == "last"
     with pytest.raises(InputError, match="preset 'bat' has fixed settings"):
@@ -368,6 +368,7 @@ def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
         epochs=8,
         batch_size=128,
         seeds=1,
+        solved=False,
         out=tmp_path,
     )
     assert [result["fold"] for result in results] == list("12345")

@@ -21,7 +21,14 @@ from featcache.heads.training.trial import Outcome, Trial
 from featcache.jsonl import records
 
 Make = Callable[..., tuple[Path, Path]]
-SEARCH: dict[str, Any] = {"search": True, "trials": 8, "seeds": 2, "epochs": 6, "batch_size": 16}
+SEARCH: dict[str, Any] = {
+    "search": True,
+    "trials": 8,
+    "seeds": 2,
+    "epochs": 6,
+    "batch_size": 16,
+    "solved": False,
+}
 HEADS = ["linear", "protobin:per_class=3"]
 
 
@@ -107,23 +114,47 @@ def test_an_interrupted_probe_trains_only_the_epochs_that_are_left(
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, seeds=1, watch=watch)
-    probe(*made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, seeds=1, watch=watch)
+        probe(
+            *made,
+            heads=["protobin"],
+            out=tmp_path,
+            epochs=6,
+            batch_size=16,
+            seeds=1,
+            solved=False,
+            watch=watch,
+        )
+    probe(
+        *made, heads=["protobin"], out=tmp_path, epochs=6, batch_size=16, seeds=1, solved=False, watch=watch
+    )
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_damaged_state_is_trained_over(make_tokens: Make, tmp_path: Path) -> None:
     made = make_tokens()
-    whole = probe(*made, heads=["linear"], out=tmp_path / "whole", epochs=4, batch_size=16, seeds=1)
+    whole = probe(
+        *made, heads=["linear"], out=tmp_path / "whole", epochs=4, batch_size=16, seeds=1, solved=False
+    )
 
     def stop(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):
-        probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, seeds=1, watch=stop)
+        probe(
+            *made,
+            heads=["linear"],
+            out=tmp_path / "cut",
+            epochs=4,
+            batch_size=16,
+            seeds=1,
+            solved=False,
+            watch=stop,
+        )
     (state,) = (tmp_path / "cut" / "state").iterdir()
     state.write_bytes(state.read_bytes()[:100])
-    again = probe(*made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, seeds=1)
+    again = probe(
+        *made, heads=["linear"], out=tmp_path / "cut", epochs=4, batch_size=16, seeds=1, solved=False
+    )
     assert numbers(again) == numbers(whole)
 
 

@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    return sys.modules[from_file(f"{FILE}:WhisperBase", "encoder").__module__]
+    return sys.modules[from_file(f"{FILE}:WhisperBase", "encoder").target.__module__]
 
 
 def ct2_bytes(arrays: Arrays) -> bytes:
