@@ -1,11 +1,16 @@
 """Files of JSON lines: appended durably, read past what a crash has torn."""
 
+import errno
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from featcache.files import open_own, open_regular, parse_json
+
+FILE_BYTES = 2**30  # the most that is read of a file; a ledger of two million clips has a hundredth of it
 
 
 class Line(NamedTuple):
@@ -17,10 +22,18 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every line of a file; none where there is no file."""
-    if not path.exists():
+    """Every line of a file; none where there is no file.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is larger than 1 GB.
+    """
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
         return
-    with path.open("rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_size > FILE_BYTES:
+            raise OSError(errno.EFBIG, f"has more than {FILE_BYTES >> 20} MB", str(path))
         for number, text in enumerate(file, start=1):
             yield Line(number, _record(text), not text.endswith(b"\n"))
 
@@ -34,17 +47,17 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to a file, in one write, durable on return; a last line torn by a crash is closed first.
 
     Raises:
-        OSError: the disk is full; what was written of the lines is torn.
+        OSError: the disk is full (what was written of the lines is torn), or the file is a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(descriptor).st_size
         text = "".join(encode(line) for line in lines).encode()
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             text = b"\n" + text
         if os.write(descriptor, text) < len(text):
-            raise OSError(28, os.strerror(28), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -67,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 def _record(text: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except ValueError:  # also bytes that are no UTF-8
         return None
     return record if isinstance(record, dict) else None

@@ -40,7 +40,7 @@ def survey(directory: Path) -> list[dict[str, Any]]:
 def describe(path: Path) -> dict[str, Any]:
     """Everything that the metadata, the ledger and failed.jsonl say of a cache."""
     attributes = read_attributes(path)
-    layout = CacheLayout.from_attributes(attributes)
+    layout = CacheLayout.from_attributes(attributes, path)
     counts, size = {}, 0
     for entry in read_ledger(path):
         counts[entry.shard] = entry.clips
@@ -65,4 +65,4 @@ def describe(path: Path) -> dict[str, Any]:
 
 def identity(path: Path) -> dict[str, Any]:
     """The fields by which two caches are the same kind or not."""
-    return CacheLayout.from_attributes(read_attributes(path)).attributes()
+    return CacheLayout.from_attributes(read_attributes(path), path).attributes()

@@ -35,7 +35,7 @@ def verify_cache(path: Path, *, progress: bool = False) -> list[Damage]:
     Raises:
         MissingError, CacheError: there is no cache, or its group metadata cannot be read.
     """
-    layout = CacheLayout.from_attributes(read_attributes(path))
+    layout = CacheLayout.from_attributes(read_attributes(path), path)
     entries, damages = _read_ledger(path)
     total = sum(record["bytes"] for entry in entries.values() for record in entry.files.values())
     with tqdm(
@@ -56,7 +56,7 @@ def repair_cache(path: Path, damages: Iterable[Damage]) -> list[int]:
         CacheError: another process writes to the cache.
     """
     attributes = read_attributes(path) | {"complete": False}
-    layout = CacheLayout.from_attributes(attributes)
+    layout = CacheLayout.from_attributes(attributes, path)
     bad = sorted({damage.shard for damage in damages if damage.shard is not None})
     lock = WriterLock(path)
     try:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
+from featcache.cache.format.durable import file_crc32c
+from featcache.cache.format.ledger import read_ledger, rewrite_ledger
 
 
 class Clips:
@@ -53,6 +55,15 @@ class Clips:
     def write(self, path: Path, indices: Iterable[int], **changes: Any) -> None:
         with CacheWriter.create_or_open(path, self.layout(**changes)) as writer:
             self.add(writer, indices)
+
+    def relist(self, path: Path) -> None:
+        """Make the ledger agree with the files that are there, as that of another writer would."""
+        entries = list(read_ledger(path))
+        for entry in entries:
+            for name in entry.files:
+                length, checksum = file_crc32c(path / name)
+                entry.files[name] = {"bytes": length, "crc32c": checksum}
+        rewrite_ledger(path, entries)
 
     def bytes_of(self, path: Path) -> dict[str, bytes]:
         """Every file of a cache."""

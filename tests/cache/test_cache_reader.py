@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from featcache.cache import CacheWriter, TokenCache
+from featcache.cache.format.ledger import Entry, read_ledger, rewrite_ledger
 from featcache.cache.format.shard_index import encode_index
 from featcache.errors import CacheError, InputError, MissingError
 
@@ -209,8 +210,12 @@ def many_shards(tmp_path: Path, clips: Any) -> Path:
     first = path / "tokens/3/c.0.0.0"
     for shard in range(1, 20_000):
         os.link(first, path / f"tokens/3/c.{shard}.0.0")
-    lines = (f'{{"shard": {shard}, "clips": 1, "files": {{}}}}\n' for shard in range(20_000))
-    (path / "ledger.jsonl").write_text("".join(lines))
+    (entry,) = read_ledger(path)
+    record = entry.files["tokens/3/c.0.0.0"]
+    rewrite_ledger(
+        path,
+        (Entry(shard=shard, clips=1, files={f"tokens/3/c.{shard}.0.0": record}) for shard in range(20_000)),
+    )
     return path
 
 
@@ -259,8 +264,15 @@ def test_a_view_outlives_the_file_that_was_closed_for_others(make_cache: MakeCac
 def test_opening_reads_no_shard(make_cache: MakeCache, clips: Any) -> None:
     """Two million clips, of which only the metadata and the ledger exist."""
     path = make_cache(0, shard_clips=256).path
-    lines = [f'{{"shard": {shard}, "clips": 256, "files": {{}}}}\n' for shard in range(7812)]
-    (path / "ledger.jsonl").write_text("".join(lines))
+    record = {"bytes": 24_576, "crc32c": "00c0ffee"}
+    names = [spec.name for spec in clips.layout().arrays()]
+    rewrite_ledger(
+        path,
+        (
+            Entry(shard=shard, clips=256, files={f"{name}/c.{shard}.0": record for name in names})
+            for shard in range(7812)
+        ),
+    )
     cache = TokenCache.open(path)
     assert len(cache) == 1_999_872
     assert len(cache.files) == 0
@@ -287,9 +299,16 @@ def test_opening_what_is_no_cache_says_what_is_there(tmp_path: Path, make_cache:
     ("damage", "message"),
     [
         (lambda raw: None, "is missing although the ledger lists it; 'featcache cache verify --repair'"),
-        (lambda raw: raw[:20], "is cut short; 'featcache cache verify --repair' drops the shard"),
+        (
+            lambda raw: raw[:20],
+            "is damaged: it has 20 bytes instead of 452; 'featcache cache verify --repair' drops the shard",
+        ),
+        (lambda raw: b"", "is damaged: it has 0 bytes instead of 452"),
         (lambda raw: raw[:-1] + b"x", "is damaged: the checksum of its index is wrong"),
-        (lambda raw: raw[96:], "is damaged: its index points beyond its end"),
+        (
+            lambda raw: raw[:-68] + encode_index([96, 96, 9600], 4),
+            "is damaged: its index points beyond its end",
+        ),
         (
             lambda raw: raw[:-68] + encode_index([96, 96, 95], 4),
             "a clip has another length than its 96 bytes",
@@ -313,7 +332,7 @@ def test_a_missing_column_file_is_named(make_cache: MakeCache, name: str) -> Non
     cache = make_cache()
     (cache.path / name).unlink()
     with pytest.raises(
-        CacheError, match=rf"{name} is missing or .*; 'featcache cache verify --repair' drops"
+        CacheError, match=rf"{name} is missing although .*; 'featcache cache verify --repair' drops"
     ):
         [cache.mean(), cache.ids, cache.keys]
 

@@ -12,6 +12,7 @@ from crc32c import crc32c
 
 from featcache.cache.format.codecs import Bytes
 from featcache.errors import CacheError
+from featcache.files import open_own, open_regular
 
 PARTIAL = ".partial"  # suffix of a file that is being written; removed by the next writer
 
@@ -34,7 +35,9 @@ class PartialFile:
 
     def __init__(self, path: Path) -> None:
         self._path = partial_path(path)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        # A new file, never the one that has this name: that may be a link to somewhere else.
+        self._path.unlink(missing_ok=True)
+        self._descriptor = open_own(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._checksum, self._length, self._started = 0, 0, 0
 
     def write(self, data: Any) -> None:
@@ -98,7 +101,11 @@ def write_partial(path: Path, data: Any, durable: bool = True) -> dict[str, Any]
 def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half of one."""
     write_partial(path, data, durable)
-    os.replace(partial_path(path), path)
+    try:
+        os.replace(partial_path(path), path)
+    except OSError:
+        partial_path(path).unlink(missing_ok=True)
+        raise
     if durable:
         sync_directory(path.parent)
 
@@ -116,7 +123,7 @@ def file_crc32c(path: Path) -> tuple[int, str]:
     """Length in bytes and CRC-32C (eight hex digits) of a file."""
     checksum, length = 0, 0
     buffer: Bytes = np.empty(_STEP, dtype=np.uint8)
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         while count := file.readinto(buffer.data):
             checksum = crc32c(buffer[:count].data, checksum)
             length += count

@@ -7,13 +7,15 @@ from typing import Any
 
 from featcache.cache.format.codecs import codec_named
 from featcache.cache.format.dtypes import StoreDtype, store_dtype
-from featcache.errors import InputError
+from featcache.errors import CacheError, InputError
 
 # A shard is what a crash can lose, what becomes durable in one go and what verify reports: some
 # seconds of encoding.
 SHARD_BYTES = 192 * 2**20
 MAX_SHARD_CLIPS = 4096
 MOST_SHARD_CLIPS = 65_536  # that can be asked for: a shard's vectors wait in memory
+MAX_SIZE = 2**24  # of tokens, widths and clips a shard that a layout may tell of
+MAX_LAYER = 9999
 KEY_BYTES = 16
 
 _ITEM_BYTES = {"float16": 2, "float32": 4, "uint16": 2, "int8": 1, "uint8": 1, "int32": 4}
@@ -60,12 +62,29 @@ class CacheLayout:
     shard_clips: int | None = None  # None: so that a shard of all layers is about 192 MB
 
     def __post_init__(self) -> None:
-        if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise InputError(f"a cache needs one or more different layers, not {self.layers}")
-        if self.shard_clips is not None and self.shard_clips < 1:
-            raise InputError(f"shard_clips must be 1 or more, not {self.shard_clips}")
+        """Raises InputError: a field is of another type, out of range, or at odds with another."""
+        self._check()
         self.store.packed(self.dim)
         codec_named(self.codec)
+
+    def _check(self) -> None:
+        # Types too: the fields may come from a file that anyone wrote, and layers become paths.
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise InputError(f"a cache needs one or more different layers, not {self.layers}")
+        for layer in self.layers:
+            _whole("each of layers", layer, 0, MAX_LAYER)
+        _whole("num_tokens", self.num_tokens, 1, MAX_SIZE)
+        _whole("dim", self.dim, 1, MAX_SIZE)
+        for size in self.grid:
+            _whole("each side of grid", size, 1, MAX_SIZE)
+        if prod(self.grid) != self.num_tokens or len(self.grid) != 2:
+            raise InputError(f"grid {self.grid} does not make {self.num_tokens} tokens")
+        if self.shard_clips is not None:
+            _whole("shard_clips", self.shard_clips, 1, MAX_SIZE)
+        if type(self.has_cls) is not bool:
+            raise InputError(f"has_cls is true or false, not {self.has_cls!r}")
+        if not isinstance(self.fingerprint, dict):
+            raise InputError(f"fingerprint is a record of fields, not {self.fingerprint!r}")
 
     @property
     def store(self) -> StoreDtype:
@@ -126,20 +145,44 @@ class CacheLayout:
         }
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> "CacheLayout":
-        """The layout that ``attributes`` came from."""
-        frequency, time = attributes["grid"]
-        return cls(
-            fingerprint=attributes["fingerprint"],
-            layers=tuple(attributes["layers"]),
-            num_tokens=attributes["num_tokens"],
-            dim=attributes["dim"],
-            grid=(frequency, time),
-            has_cls=attributes["has_cls"],
-            dtype=attributes["store"]["dtype"],
-            codec=attributes["store"]["codec"],
-            shard_clips=attributes["store"]["shard_clips"],
-        )
+    def from_attributes(cls, attributes: Mapping[str, Any], path: object) -> "CacheLayout":
+        """The layout that ``attributes`` came from.
+
+        Args:
+            path: of the cache, for the message
+
+        Raises:
+            CacheError: a field is missing or is not what it can be.
+        """
+        try:
+            frequency, time = attributes["grid"]
+            return cls(
+                fingerprint=attributes["fingerprint"],
+                layers=tuple(attributes["layers"]),
+                num_tokens=attributes["num_tokens"],
+                dim=attributes["dim"],
+                grid=(frequency, time),
+                has_cls=attributes["has_cls"],
+                dtype=attributes["store"]["dtype"],
+                codec=attributes["store"]["codec"],
+                shard_clips=_whole("shard_clips", attributes["store"]["shard_clips"], 1, MAX_SIZE),
+            )
+        except KeyError as error:
+            raise _damaged(path, f"there is no {error.args[0]!r}") from None
+        except (TypeError, ValueError) as error:  # InputError is a ValueError
+            raise _damaged(path, str(error)) from None
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"{name} is a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def _damaged(path: object, why: str) -> CacheError:
+    return CacheError(
+        f"the attributes in {path}/zarr.json are damaged: {why}; copy the cache again, or remove it"
+    )
 
 
 VALID = ArraySpec(name="valid", row_shape=(), zarr="int32", axes=("clip",))

@@ -8,8 +8,14 @@ from featcache.cache.format.codecs import codec_named
 from featcache.cache.format.durable import replace_file
 from featcache.cache.format.layout import ArraySpec, CacheLayout
 from featcache.errors import CacheError, MissingError
+from featcache.files import read_json, reason
 
 FORMAT = 1
+
+
+class ForeignError(CacheError):
+    """A Zarr group or array that is no token cache."""
+
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -22,12 +28,21 @@ def read_attributes(path: Path) -> dict[str, Any]:
         CacheError: there is something else, or a cache of a later format.
     """
     try:
-        document = json.loads((path / "zarr.json").read_text())
-        attributes: dict[str, Any] = document["attributes"]["featcache"]
+        document = read_json(path / "zarr.json")
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(f"no token cache at {path}; create one with 'featcache extract'") from None
-    except (ValueError, KeyError, TypeError):
-        raise CacheError(f"{path} is not a token cache: its zarr.json has no featcache attributes") from None
+    except OSError as error:
+        raise CacheError(f"{path / 'zarr.json'} cannot be read: {reason(error)}") from error
+    except ValueError:
+        raise CacheError(
+            f"{path / 'zarr.json'} is damaged: it is not JSON; copy the cache again, or remove it"
+        ) from None
+    try:
+        attributes: dict[str, Any] = dict(document["attributes"]["featcache"])
+    except (KeyError, TypeError, ValueError):
+        raise ForeignError(
+            f"{path} is not a token cache: its zarr.json has no featcache attributes"
+        ) from None
     if attributes.get("format") != FORMAT:
         raise CacheError(
             f"{path} has cache format {attributes.get('format')}, this featcache reads format {FORMAT}; "

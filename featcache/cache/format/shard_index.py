@@ -8,6 +8,7 @@ import numpy as np
 from crc32c import crc32c
 
 from featcache.errors import CacheError
+from featcache.files import parse_json
 
 REPAIR = "'featcache cache verify --repair' drops the shard, and the next extract writes it again"
 ABSENT = np.uint64(2**64 - 1)  # offset and length of an inner chunk that is not stored
@@ -21,6 +22,15 @@ def ids_file(shard: int) -> str:
 def encode_ids(ids: Sequence[str]) -> bytes:
     """The content of that file."""
     return (json.dumps(ids, ensure_ascii=False) + "\n").encode()
+
+
+def decode_ids(content: bytes) -> list[str] | None:
+    """The ids in that file; None where it holds something else."""
+    try:
+        ids = parse_json(content)
+    except ValueError:
+        return None
+    return ids if isinstance(ids, list) and all(isinstance(name, str) for name in ids) else None
 
 
 def encode_index(lengths: list[int], shard_rows: int) -> bytes:
@@ -48,7 +58,9 @@ def parse_index(raw: bytes, file_bytes: int, name: str) -> "np.ndarray[Any, np.d
         raise _damaged(name, "the checksum of its index is wrong")
     index = np.frombuffer(body, dtype="<u8").reshape(-1, 2)
     stored = index[index[:, 0] != ABSENT]
-    if stored.size and (stored[:, 0] + stored[:, 1]).max() > file_bytes - len(raw):
+    room = file_bytes - len(raw)
+    # Each by itself first: their sum may not fit into 64 bits.
+    if stored.size and (stored.max() > room or stored.sum(axis=1).max() > room):
         raise _damaged(name, "its index points beyond its end")
     return index
 

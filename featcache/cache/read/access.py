@@ -13,6 +13,7 @@ from featcache.cache.format.shard_index import REPAIR
 from featcache.cache.read.columns import ClipIndex, Place
 from featcache.cache.read.shard_files import ShardFile, ShardFiles
 from featcache.cache.read.threads import Threads
+from featcache.cache.read.whole import unreadable
 from featcache.errors import CacheError
 
 PREAD_THREADS = 8
@@ -133,7 +134,10 @@ def read_exactly(file: ShardFile, offset: int, out: Bytes) -> None:
     """Fill ``out`` from the file."""
     done = 0
     while done < out.nbytes:
-        count = os.preadv(file.descriptor, [out[done:].data], offset + done)
+        try:
+            count = os.preadv(file.descriptor, [out[done:].data], offset + done)
+        except OSError as error:
+            raise unreadable(file.name, error) from error
         if count == 0:
             raise CacheError(f"{file.name} is cut short; {REPAIR}")
         done += count

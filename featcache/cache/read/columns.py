@@ -1,6 +1,5 @@
 """Where each clip lies, and the small arrays of a cache read whole: vectors, counts, keys and ids."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from featcache.cache.format.layout import ArraySpec
-from featcache.cache.format.shard_index import REPAIR, ids_file
+from featcache.cache.format.ledger import Finished
+from featcache.cache.format.shard_index import REPAIR, decode_ids, ids_file
+from featcache.cache.read.whole import read_listed
 from featcache.errors import CacheError
 
 Place = tuple[int, int]  # (shard, slot)
@@ -49,34 +50,36 @@ class ClipIndex:
         return list(zip(self._numbers[position].tolist(), (clips - starts).tolist(), strict=True))
 
 
-def read_column(path: Path, spec: ArraySpec, clips: ClipIndex) -> "np.ndarray[Any, Any]":
+def read_column(path: Path, spec: ArraySpec, finished: Finished) -> "np.ndarray[Any, Any]":
     """One array without its holes: (n, *row_shape).
 
     Raises:
-        CacheError: a file is missing or cut short.
+        CacheError: a file is missing, or not what the ledger says.
     """
+    clips = ClipIndex(finished.counts)
     column = np.empty((len(clips), spec.row_bytes), dtype=np.uint8)
     start = 0
     for shard, count in zip(clips.shards, clips.counts, strict=True):
-        part = column[start : start + count]
-        name = path / spec.chunk_file(shard)
-        try:
-            with name.open("rb", buffering=0) as file:
-                read = file.readinto(part.reshape(-1).data)
-        except FileNotFoundError:
-            read = 0
-        if read != part.nbytes:
-            raise CacheError(f"{name} is missing or cut short; {REPAIR}")
+        name = spec.chunk_file(shard)
+        chunk = read_listed(path, name, finished)
+        if chunk.nbytes < count * spec.row_bytes:
+            raise CacheError(f"{path / name} is too short for its {count} clips; {REPAIR}")
+        column[start : start + count].reshape(-1)[:] = chunk[: count * spec.row_bytes]
         start += count
     return column.reshape(-1).view(spec.zarr).reshape(len(clips), *spec.row_shape)
 
 
-def read_ids(path: Path, clips: ClipIndex) -> list[str]:
-    """The ids of all clips."""
+def read_ids(path: Path, finished: Finished) -> list[str]:
+    """The ids of all clips.
+
+    Raises:
+        CacheError: as `read_column`.
+    """
     ids: list[str] = []
-    for shard, count in zip(clips.shards, clips.counts, strict=True):
-        try:
-            ids += json.loads((path / ids_file(shard)).read_text(encoding="utf-8"))[:count]
-        except (FileNotFoundError, ValueError):
-            raise CacheError(f"{path / ids_file(shard)} is missing or damaged; {REPAIR}") from None
+    for shard, count in sorted(finished.counts.items()):
+        data = read_listed(path, ids_file(shard), finished).tobytes()
+        own = decode_ids(data)
+        if own is None or len(own) != count:
+            raise CacheError(f"{path / ids_file(shard)} is not a list of {count} ids; {REPAIR}")
+        ids += own
     return ids

@@ -12,7 +12,7 @@ import numpy as np
 from featcache.cache.format.codecs import Bytes
 from featcache.cache.format.dtypes import StoreDtype
 from featcache.cache.format.layout import CLIP_KEY, VALID, ArraySpec, CacheLayout
-from featcache.cache.format.ledger import read_ledger
+from featcache.cache.format.ledger import Finished
 from featcache.cache.format.metadata import read_attributes
 from featcache.cache.read.choose import access_for
 from featcache.cache.read.columns import ClipIndex, read_column, read_ids
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from featcache.cache.read.dataset import TokenDataset
+    from featcache.cache.verify import Damage
     from featcache.manifest import Manifest
 
     Rows = int | Sequence[int] | np.ndarray[Any, np.dtype[Any]] | Tensor
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 class TokenCache:
     """The finished clips of a cache, numbered 0..len-1 in shard order.
 
-    Opening reads the metadata and the ledger; everything else is read when first asked for.
+    Opening reads the metadata and the ledger; everything else is read when first asked for. Every file
+    must have the length that the ledger says, and all but the tokens its checksum; see `verify` for those.
     Pickled, it is its path and reader: each process opens its own files.
 
     Attributes:
@@ -43,9 +45,10 @@ class TokenCache:
     def __init__(self, path: str | Path, reader: str = "auto") -> None:
         self.path = Path(path)
         self.attributes = read_attributes(self.path)
-        self.layout = CacheLayout.from_attributes(self.attributes)
-        self.clips = ClipIndex({entry.shard: entry.clips for entry in read_ledger(self.path)})
-        self.files = ShardFiles(self.path, self.layout.shard_rows)
+        self.layout = CacheLayout.from_attributes(self.attributes, self.path)
+        self._finished = Finished(self.path, self.layout.shard_rows)
+        self.clips = ClipIndex(self._finished.counts)
+        self.files = ShardFiles(self.path, self.layout.shard_rows, self._finished)
         self.reader, self._access = access_for(reader, self.files, self.clips, self.tokens_spec(None))
 
     @classmethod
@@ -107,6 +110,12 @@ class TokenCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def verify(self, *, progress: bool = False) -> "list[Damage]":
+        """Read every file and compare its length and checksum; what is not as it was written."""
+        from featcache.cache.verify import verify_cache
+
+        return verify_cache(self.path, progress=progress)
+
     def close(self) -> None:
         """Let go of all files; what is read later opens them again."""
         self.files.close()
@@ -160,17 +169,17 @@ class TokenCache:
     @cached_property
     def num_valid(self) -> "np.ndarray[Any, np.dtype[np.int32]]":
         """How many of each clip's tokens stand for audio, (n,); they come first."""
-        return read_column(self.path, VALID, self.clips)
+        return read_column(self.path, VALID, self._finished)
 
     @cached_property
     def keys(self) -> Bytes:
         """Each clip's key, (n, 16): a digest of its audio content and segment."""
-        return read_column(self.path, CLIP_KEY, self.clips)
+        return read_column(self.path, CLIP_KEY, self._finished)
 
     @cached_property
     def ids(self) -> list[str]:
         """Each clip's id in the manifest that it was extracted for."""
-        return read_ids(self.path, self.clips)
+        return read_ids(self.path, self._finished)
 
     def find(self, ids: Iterable[str]) -> list[int]:
         """The rows of clips by their ids.
@@ -293,7 +302,7 @@ class TokenCache:
             return self._gather(spec, "float32", rows, None)
         import torch
 
-        return torch.from_numpy(read_column(self.path, spec, self.clips))
+        return torch.from_numpy(read_column(self.path, spec, self._finished))
 
     def _gather(self, spec: ArraySpec, dtype_name: str, rows: "Rows", out: "Tensor | None") -> "Tensor":
         import torch

@@ -12,7 +12,9 @@ import numpy as np
 
 from featcache.cache.format.codecs import Bytes
 from featcache.cache.format.layout import ArraySpec
+from featcache.cache.format.ledger import Finished
 from featcache.cache.format.shard_index import ABSENT, REPAIR, index_bytes, parse_index
+from featcache.cache.read.whole import open_listed, read_listed, unreadable
 from featcache.errors import CacheError
 
 # An open shard costs two file handles (ours for read-ahead, and the one that mmap keeps) and its
@@ -24,14 +26,10 @@ _MAX_OPEN = 4096
 class ShardFile:
     """One open shard file; closed when the last user lets go of it."""
 
-    def __init__(self, path: Path, spec: ArraySpec, shard_rows: int) -> None:
+    def __init__(self, cache: Path, spec: ArraySpec, shard: int, shard_rows: int, finished: Finished) -> None:
         self.descriptor = -1
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise CacheError(f"{path} is missing although the ledger lists it; {REPAIR}") from None
-        self.size = os.fstat(self.descriptor).st_size
-        self.name = str(path)
+        self.name = str(cache / spec.chunk_file(shard))
+        self.descriptor, self.size = open_listed(cache, spec.chunk_file(shard), finished)
         self._spec = spec
         self._chunks = self._read_index(shard_rows) if spec.sharded else None
         self._bytes: Bytes | None = None
@@ -40,7 +38,10 @@ class ShardFile:
     def bytes(self) -> Bytes:
         """The mapped file, read-only."""
         if self._bytes is None:
-            mapped = mmap.mmap(self.descriptor, self.size, prot=mmap.PROT_READ)
+            try:
+                mapped = mmap.mmap(self.descriptor, self.size, prot=mmap.PROT_READ)
+            except OSError as error:
+                raise unreadable(self.name, error) from error
             self._bytes = np.frombuffer(mapped, dtype=np.uint8)  # keeps the mapping alive
         return self._bytes
 
@@ -55,7 +56,11 @@ class ShardFile:
         count = index_bytes(shard_rows)
         if self.size < count:
             raise CacheError(f"{self.name} is cut short; {REPAIR}")
-        index = parse_index(os.pread(self.descriptor, count, self.size - count), self.size, self.name)
+        try:
+            raw = os.pread(self.descriptor, count, self.size - count)
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+        index = parse_index(raw, self.size, self.name)
         stored = index[index[:, 0] != ABSENT]
         row_bytes = self._spec.row_bytes
         if self._spec.codec is None and (stored[:, 1] != row_bytes).any():
@@ -82,8 +87,9 @@ class ShardFiles:
         at_once: clips that one read may keep open beside them
     """
 
-    def __init__(self, path: Path, shard_rows: int) -> None:
-        self._path, self._shard_rows = path, shard_rows
+    def __init__(self, path: Path, shard_rows: int, finished: Finished) -> None:
+        self._path, self._shard_rows, self._finished = path, shard_rows, finished
+        self._sound: set[tuple[str, int]] = set()  # small files whose checksums were compared
         self._open: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -96,12 +102,20 @@ class ShardFiles:
         with self._lock:
             file = self._open.get(key)
             if file is None:
-                file = ShardFile(self._path / spec.chunk_file(shard), spec, self._shard_rows)
+                file = ShardFile(self._path, spec, shard, self._shard_rows, self._finished)
+                self._check(spec, key)
                 self._open[key] = file
                 self._bytes += file.size
                 self._shrink()
             self._open.move_to_end(key)
             return file
+
+    def _check(self, spec: ArraySpec, key: tuple[str, int]) -> None:
+        # Scales and vectors are a thousandth of the tokens: their checksums cost microseconds a shard,
+        # once, and a wrong scale spoils every value of its token.
+        if not spec.sharded and key not in self._sound:
+            read_listed(self._path, spec.chunk_file(key[1]), self._finished)
+            self._sound.add(key)
 
     def __len__(self) -> int:
         return len(self._open)

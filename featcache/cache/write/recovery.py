@@ -8,9 +8,9 @@ from typing import Any
 from featcache.cache.format.durable import remove_partials
 from featcache.cache.format.fingerprint import as_json, check_same_tokens
 from featcache.cache.format.layout import CLIP_KEY, CacheLayout
-from featcache.cache.format.ledger import LEDGER, drop_torn_line, read_ledger
+from featcache.cache.format.ledger import LEDGER, Finished, drop_torn_line
 from featcache.cache.format.metadata import read_attributes
-from featcache.cache.read.columns import ClipIndex, read_column
+from featcache.cache.read.columns import read_column
 from featcache.cache.write.lock import LOCK
 from featcache.errors import CacheError, InputError
 
@@ -26,27 +26,27 @@ def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str,
         wanted = replace(wanted, fingerprint=as_json(wanted.fingerprint), shard_clips=wanted.shard_rows)
         return wanted, wanted.attributes()
     attributes = read_attributes(path)
-    stored = CacheLayout.from_attributes(attributes)
+    stored = CacheLayout.from_attributes(attributes, path)
     # An unspecified shard size is whatever the cache was created with.
     wanted = replace(wanted, shard_clips=wanted.shard_clips or stored.shard_clips)
     check_same_tokens(path, stored, wanted, also=("codec", "shard_clips"))
     return stored, attributes
 
 
-def recover(path: Path, layout: CacheLayout) -> dict[int, int]:
-    """Clear away what a killed writer left and return the finished shards with their clips."""
+def recover(path: Path, layout: CacheLayout) -> Finished:
+    """Clear away what a killed writer left and return the finished shards."""
     (path / "ids").mkdir(exist_ok=True)
     for directory in (".", "ids", *(spec.name for spec in layout.arrays())):
         remove_partials(path / directory)
     if not (path / LEDGER).exists() and any((path / CLIP_KEY.name).glob("c.*")):
         raise CacheError(f"{path} has shards but no {LEDGER}; copy the cache again, or remove the directory")
     drop_torn_line(path)
-    return {entry.shard: entry.clips for entry in read_ledger(path)}
+    return Finished(path, layout.shard_rows)
 
 
-def finished_keys(path: Path, counts: Mapping[int, int]) -> set[bytes]:
+def finished_keys(path: Path, finished: Finished) -> set[bytes]:
     """The clip keys of the finished shards."""
-    return {key.tobytes() for key in read_column(path, CLIP_KEY, ClipIndex(counts))}
+    return {key.tobytes() for key in read_column(path, CLIP_KEY, finished)}
 
 
 def shard_row_count(counts: Mapping[int, int], shard_rows: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.ledger import Finished
 from featcache.cache.write.clip_buffer import ClipBuffer
 from featcache.cache.write.open_shard import OpenShard
 from featcache.cache.write.recovery import finished_keys, shard_row_count
@@ -30,11 +31,11 @@ class ShardQueue:
     """
 
     def __init__(
-        self, path: Path, layout: CacheLayout, attributes: dict[str, Any], counts: dict[int, int]
+        self, path: Path, layout: CacheLayout, attributes: dict[str, Any], finished: Finished
     ) -> None:
         self._path, self._layout, self._attributes = path, layout, attributes
-        self.counts = counts
-        self.done_keys: set[bytes] = finished_keys(path, counts)
+        self.counts = dict(finished.counts)
+        self.done_keys: set[bytes] = finished_keys(path, finished)
         self.room = layout.shard_rows
         self._free: SimpleQueue[ClipBuffer] = SimpleQueue()
         for _ in range(_num_buffers(layout)):
