@@ -1,14 +1,17 @@
 """``featcache cache``: look at, check, derive and remove token caches."""
 
 import json
-import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.files import printable
+
 if TYPE_CHECKING:
+    from featcache.cache.verify import Check
     from featcache.heads.probing.audit import Audit
 
 PATH = click.Path(path_type=Path)
@@ -46,9 +49,13 @@ def list_caches(directory: Path, as_json: bool) -> None:
         click.echo(f"no token caches in {directory}")
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
+        if row["problem"]:
+            click.echo(f"{row['name']:{width}}  unreadable: {row['problem']}")
+            continue
         state = "complete" if row["complete"] else _percentage(row)
+        encoder = printable(row["encoder"])
         click.echo(
-            f"{row['name']:{width}}  {row['encoder']:12}  {row['dtype']:8}  {row['clips']:>9} clips  "
+            f"{row['name']:{width}}  {encoder:12}  {row['dtype']:8}  {row['clips']:>9} clips  "
             f"{row['bytes'] / 1e9:>9.3f} GB  {state}"
         )
 
@@ -89,7 +96,11 @@ def info(path: Path, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Take damaged shards out, so that extract writes them again.")
 @AS_JSON
 def verify(path: Path, repair: bool, as_json: bool) -> None:
-    """Recompute every checksum of the cache at PATH; exit with 1 where something is damaged.
+    """Recompute every checksum of the cache at PATH; exit with 1 where something is damaged or unreadable.
+
+    Every file of the finished shards is compared with its length and checksum in the ledger. What has no
+    checksum is compared with what must be there: zarr.json with the layout and the ledger, runs.jsonl
+    and failed.jsonl with the form of their lines.
 
     \b
     featcache cache verify caches/mae.zarr
@@ -97,18 +108,20 @@ def verify(path: Path, repair: bool, as_json: bool) -> None:
     """  # fmt: skip
     from dataclasses import asdict
 
-    from featcache.cache.verify import repair_cache, verify_cache
+    from featcache.cache.verify import check_cache, repair_cache
 
-    damages = verify_cache(path, progress=True)
-    removed = repair_cache(path, damages) if repair and damages else []
+    check = check_cache(path, progress=True)
+    damaged = [damage for damage in check.damages if not damage.unreadable]
+    removed = repair_cache(path, damaged) if repair and damaged else []
     if as_json:
-        click.echo(json.dumps({"damages": [asdict(damage) for damage in damages], "removed": removed}))
+        click.echo(json.dumps({**asdict(check), "removed": removed}))
     else:
-        for damage in damages:
+        for damage in check.damages:
             where = "" if damage.shard is None else f"shard {damage.shard}: "
             click.echo(f"{where}{damage.file} {damage.reason}")
-        click.echo(_verdict(path, bool(damages), repair, removed))
-    if damages and not repair:
+        for line in _verdict(path, check, repair, removed):
+            click.echo(line)
+    if len(damaged) < len(check.damages) or (damaged and not repair):
         raise click.exceptions.Exit(1)
 
 
@@ -116,25 +129,26 @@ def verify(path: Path, repair: bool, as_json: bool) -> None:
 @click.argument("paths", type=PATH, nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rm(paths: tuple[Path, ...], yes: bool) -> None:
-    """Remove the token caches at PATHS (nothing else is touched).
+    """Remove the token caches at PATHS: the files that a cache has; anything else among them stays.
 
     \b
     featcache cache rm caches/old.zarr
     """  # fmt: skip
+    from featcache.cache.remove import check_removable, remove_cache
     from featcache.cache.survey import describe
-    from featcache.cache.write.lock import WriterLock
 
     for path in paths:
+        check_removable(path)
         record = describe(path)
         if not yes:
             size = f"{record['clips']} clips, {record['bytes'] / 1e9:.3f} GB"
             click.confirm(f"remove {path} ({size})?", abort=True)
-        lock = WriterLock(path)  # not while it is being written
-        try:
-            shutil.rmtree(path)
-        finally:
-            lock.release()
-        click.echo(f"removed {path}")
+        left = remove_cache(path)
+        if left:
+            names = ", ".join(map(printable, left[:3])) + (", …" if len(left) > 3 else "")
+            click.echo(f"removed the cache in {path}; what is not the cache's stays there: {names}")
+        else:
+            click.echo(f"removed {path}")
 
 
 @cache.command()
@@ -251,21 +265,37 @@ def _percentage(row: dict[str, Any]) -> str:
     return f"{100 * row['clips'] / expected:.0f} %" if expected else "unfinished"
 
 
-def _verdict(path: Path, damaged: bool, repair: bool, removed: list[int]) -> str:
-    if not damaged:
-        return f"{path}: every byte is as it was written"
-    if not repair:
-        return f"run 'featcache cache verify {path} --repair', then the extract command again"
-    if not removed:
-        return "no shard to take out"
-    shards = f"shard{'s' if len(removed) > 1 else ''} {', '.join(map(str, removed))}"
-    return f"took out {shards}; run the extract command again to write what it held"
+def _verdict(path: Path, check: "Check", repair: bool, removed: list[int]) -> Iterator[str]:
+    if check.writer:
+        yield f"a writer is at work ({check.writer}): {check.shards} finished shards are checked"
+    unreadable = sum(damage.unreadable for damage in check.damages)
+    if unreadable:
+        yield (
+            f"{unreadable} files cannot be read: that is no damage, and nothing of them is taken out; "
+            "see to the disk or its rights and verify again"
+        )
+    if not check.damages:
+        rest = "" if check.writer else ", and the metadata and records can be read and agree"
+        yield (
+            f"{path}: {check.shards} shards, {check.files} files, {check.num_bytes / 1e9:.3f} GB: "
+            f"every length and checksum is the ledger's{rest}"
+        )
+    elif unreadable == len(check.damages):
+        return
+    elif not repair:
+        yield f"run 'featcache cache verify {path} --repair', then the extract command again"
+    elif removed:
+        shards = f"shard{'s' if len(removed) > 1 else ''} {', '.join(map(str, removed))}"
+        yield f"took out {shards}; run the extract command again to write what it held"
+    else:
+        yield "mended; there was no shard to take out"
 
 
 def _tree(record: dict[str, Any], indent: str = "  ") -> None:
     for field, value in record.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{field}:")
+            click.echo(f"{indent}{printable(field)}:")
             _tree(value, indent + "  ")
         else:
-            click.echo(f"{indent}{field}: {value if isinstance(value, str) else json.dumps(value)}")
+            text = printable(value) if isinstance(value, str) else json.dumps(value)
+            click.echo(f"{indent}{printable(field)}: {text}")

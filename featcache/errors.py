@@ -47,6 +47,10 @@ class CacheError(FeatcacheError, RuntimeError):
     """A cache on disk is damaged, locked by another process, or cannot be written."""
 
 
+class OutputError(FeatcacheError, RuntimeError):
+    """Results cannot be written: the disk is full, or another process is writing the same ones."""
+
+
 class Interrupted(FeatcacheError, KeyboardInterrupt):
     """The user stopped a run; the message says what is kept and how to go on."""
 

@@ -5,6 +5,7 @@
 - ``read``: ``TokenCache``, ways of reading, torch datasets, and joining a manifest
 - ``convert``: a cache derived from another without the encoder
 - ``verify``: damaged shards found and taken out
+- ``remove``: the files of a cache taken away, and nothing else
 - ``survey``: what caches are here and what one holds
 
 Names are imported when first used: looking at a cache does not wait for torch.

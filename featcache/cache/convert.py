@@ -1,6 +1,5 @@
 """A cache derived from another without the encoder: other dtype, fewer layers, compressed or not."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featcache.arguments import check, count_up_to
+from featcache.cache.format.durable import replace_file, writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS, CacheLayout
 from featcache.cache.read.reader import TokenCache
 from featcache.cache.write.writer import CacheWriter
 from featcache.errors import InputError, unknown
+from featcache.files import read_bytes
 
 _CLIPS_AT_ONCE = 16
 _RECORDS = ("runs.jsonl", "failed.jsonl")  # what extraction noted about the clips
@@ -57,7 +58,8 @@ def convert_cache(
                 bar.update(min(_CLIPS_AT_ONCE, len(rows) - start))
     for name in _RECORDS:
         if (parent.path / name).exists():
-            shutil.copyfile(parent.path / name, Path(target) / name)
+            with writing(Path(target)):
+                replace_file(Path(target) / name, read_bytes(parent.path / name))
     return TokenCache.open(target)
 
 

@@ -1,29 +1,40 @@
 """What caches are here and what one holds, read from metadata and ledger alone."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from featcache.cache.format.layout import CacheLayout
-from featcache.cache.format.ledger import read_ledger
-from featcache.cache.format.metadata import read_attributes
+from featcache.cache.format.ledger import LEDGER, read_ledger
+from featcache.cache.format.metadata import ForeignError, read_attributes
 from featcache.cache.write.recovery import shard_row_count
-from featcache.errors import FeatcacheError, MissingError
+from featcache.errors import FeatcacheError, InputError, MissingError
+from featcache.files import reason
 from featcache.records import failed_clips
 
 
 def survey(directory: Path) -> list[dict[str, Any]]:
     """One record per token cache in ``directory`` (or for itself), by name.
 
+    Of a cache that cannot be read, ``problem`` says why, and the other fields are missing.
+
     Raises:
         MissingError: there is no such directory.
+        InputError: it cannot be listed.
     """
     if not directory.is_dir():
         raise MissingError(f"no directory {directory}")
-    found = []
-    for path in [directory, *sorted(directory.iterdir())]:
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError as error:
+        raise InputError(f"{directory} cannot be listed: {reason(error)}") from error
+    found: list[dict[str, Any]] = []
+    for path in [directory, *entries]:
         try:
             record = describe(path)
-        except FeatcacheError:  # something else lives here
+        except FeatcacheError as error:
+            if _meant_as_cache(path, error):
+                found.append({"name": path.name or str(path), "problem": str(error)})
             continue
         fields = ("clips", "clips_expected", "bytes", "complete")
         found.append(
@@ -32,9 +43,17 @@ def survey(directory: Path) -> list[dict[str, Any]]:
                 "encoder": str(record["fingerprint"].get("encoder", "?")),
                 "dtype": record["store"]["dtype"],
                 **{field: record[field] for field in fields},
+                "problem": None,
             }
         )
     return found
+
+
+def _meant_as_cache(path: Path, error: FeatcacheError) -> bool:
+    """Whether what cannot be read is a cache, and not something else that lives here."""
+    if isinstance(error, MissingError):
+        return os.path.lexists(path / LEDGER)
+    return not isinstance(error, ForeignError)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -46,16 +65,17 @@ def describe(path: Path) -> dict[str, Any]:
         counts[entry.shard] = entry.clips
         size += sum(file["bytes"] for file in entry.files.values())
     rows = shard_row_count(counts, layout.shard_rows)
+    expected, parent = attributes.get("clips_expected"), attributes.get("parent")
     return {
         **attributes,
-        "complete": attributes.get("complete", False),
+        "complete": attributes.get("complete") is True,
         "path": str(path),
         "clips": sum(counts.values()),
-        "clips_expected": attributes.get("clips_expected"),
+        "clips_expected": expected if type(expected) is int and expected > 0 else None,
         "shards": len(counts),
         "shard_clips": layout.shard_rows,
         "bytes": size,
-        "parent": attributes.get("parent"),
+        "parent": parent if isinstance(parent, dict) else None,
         "arrays": {
             spec.name: {"dtype": spec.zarr, "shape": [rows, *spec.row_shape]} for spec in layout.arrays()
         },

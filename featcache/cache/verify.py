@@ -1,64 +1,104 @@
 """Finding damaged shards, and taking them out so that extraction writes them again."""
 
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from featcache.cache.format.durable import file_crc32c, writing
+from featcache.cache.format.durable import file_crc32c, replace_file, writing
 from featcache.cache.format.layout import CacheLayout
-from featcache.cache.format.ledger import LEDGER, Entry, parse, rewrite_ledger
-from featcache.cache.format.metadata import array_document, read_attributes, write_metadata
-from featcache.cache.format.shard_index import ids_file
-from featcache.cache.write.lock import WriterLock
+from featcache.cache.format.ledger import LEDGER, Entry, ledger_lines, parse, rewrite_ledger
+from featcache.cache.format.metadata import documents, read_attributes, write_metadata
+from featcache.cache.format.shard_index import decode_ids, ids_file
+from featcache.cache.write.folders import check_folders
+from featcache.cache.write.lock import WriterLock, writer_of
 from featcache.cache.write.recovery import shard_row_count
-from featcache.jsonl import read_lines
+from featcache.files import read_bytes, read_json, reason
+from featcache.jsonl import encode, read_lines
+from featcache.records import RECORDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One thing that is not as it was written."""
+    """One thing that is not as it was written, or that could not be read."""
 
-    shard: int | None  # None: not in a shard (metadata, or a ledger line that cannot be read)
+    shard: int | None  # None: not in a shard (metadata, records, or a ledger line that cannot be read)
     file: str  # path below the cache
     reason: str
+    unreadable: bool = False  # the disk or its rights refused: it may be sound, and is never removed
+
+
+@dataclass(kw_only=True)
+class Check:
+    """What was checked, and what was found.
+
+    Attributes:
+        writer: who writes to the cache meanwhile: then its metadata and records were left alone
+    """
+
+    damages: list[Damage] = field(default_factory=list)
+    shards: int = 0
+    files: int = 0
+    num_bytes: int = 0
+    writer: str | None = None
 
 
 def verify_cache(path: Path, *, progress: bool = False) -> list[Damage]:
+    """What `check_cache` finds."""
+    return check_cache(path, progress=progress).damages
+
+
+def check_cache(path: Path, *, progress: bool = False) -> Check:
     """Read every file that the ledger lists and compare lengths and checksums.
 
-    A single wrong byte in any of them is found. The shapes in the arrays' zarr.json are compared
-    with the ledger too.
+    A single wrong byte in any of them is found. What has no checksum is held to what must be there: every
+    zarr.json to the layout and the ledger, and each line of runs.jsonl and failed.jsonl to be a record.
+    While a writer is at work these change, and the finished shards alone are checked.
 
     Raises:
-        MissingError, CacheError: there is no cache, or its group metadata cannot be read.
+        MissingError, CacheError: there is no cache, or its group metadata or ledger cannot be read.
     """
+    writer = writer_of(path)
     layout = CacheLayout.from_attributes(read_attributes(path), path)
     entries, damages = _read_ledger(path)
-    total = sum(record["bytes"] for entry in entries.values() for record in entry.files.values())
+    check = Check(damages=damages, shards=len(entries), writer=writer)
+    sizes = {shard: [file["bytes"] for file in entry.files.values()] for shard, entry in entries.items()}
+    check.files = sum(map(len, sizes.values()))
+    check.num_bytes = sum(map(sum, sizes.values()))
     with tqdm(
-        total=total, unit="B", unit_scale=True, desc="verify", disable=None if progress else True
+        total=check.num_bytes, unit="B", unit_scale=True, desc="verify", disable=None if progress else True
     ) as bar:
         for entry in entries.values():
             damages += _check_shard(path, layout, entry)
-            bar.update(sum(record["bytes"] for record in entry.files.values()))
-    return damages + list(_check_metadata(path, layout, entries))
+            bar.update(sum(sizes[entry.shard]))
+    others = [*_check_metadata(path, layout, entries), *_check_records(path)]
+    if others:  # a writer that came, or came and went, meanwhile changed them
+        check.writer = writer or writer_of(path)
+        if check.writer is None and len(_read_ledger(path)[0]) != len(entries):
+            check.writer = "a process that has ended"
+    if check.writer is None:
+        damages += others
+    return check
 
 
 def repair_cache(path: Path, damages: Iterable[Damage]) -> list[int]:
     """Take the damaged shards out of the ledger and remove their files; their numbers.
 
-    The next extraction finds their clips missing and fills the same shards again.
+    The next extraction finds their clips missing and fills the same shards again. What could not be read
+    stays: it may be sound.
 
     Raises:
         CacheError: another process writes to the cache.
     """
     attributes = read_attributes(path) | {"complete": False}
     layout = CacheLayout.from_attributes(attributes, path)
+    damages = [damage for damage in damages if not damage.unreadable]
     bad = sorted({damage.shard for damage in damages if damage.shard is not None})
-    lock = WriterLock(path)
+    check_folders(path, layout)
+    with writing(path):
+        lock = WriterLock(path)
     try:
         with writing(path):
             entries = _read_ledger(path)[0]
@@ -71,6 +111,9 @@ def repair_cache(path: Path, damages: Iterable[Damage]) -> list[int]:
             counts = {shard: entry.clips for shard, entry in kept.items()}
             rows = shard_row_count(counts, layout.shard_rows)
             write_metadata(path, layout, attributes, rows, durable=True)
+            for name in {damage.file for damage in damages} & set(RECORDS):
+                lines = (line.record for line in read_lines(path / name) if RECORDS[name](line.record))
+                replace_file(path / name, "".join(encode(line or {}) for line in lines).encode())
     finally:
         lock.release()
     return bad
@@ -80,7 +123,7 @@ def _read_ledger(path: Path) -> tuple[dict[int, Entry], list[Damage]]:
     """The entries that can be read, and the lines that cannot."""
     entries: dict[int, Entry] = {}
     damages: list[Damage] = []
-    for line in read_lines(path / LEDGER):
+    for line in ledger_lines(path):
         entry = parse(line)
         if entry is not None:
             if entry.shard in entries:
@@ -101,37 +144,63 @@ def _check_shard(path: Path, layout: CacheLayout, entry: Entry) -> Iterator[Dama
         yield Damage(shard=entry.shard, file=LEDGER, reason="lists other files than the layout has")
         return
     for name in expected:
-        reason = _check_file(path / name, entry.files[name])
-        if reason:
-            yield Damage(shard=entry.shard, file=name, reason=reason)
+        found = _check_file(path, entry, name)
+        if found is not None:
+            yield found
             return  # one reason is enough to write the shard again
     # The checksums are right, so the ids are as written and can judge the ledger's count.
-    if len(json.loads((path / ids_file(entry.shard)).read_text(encoding="utf-8"))) != entry.clips:
+    ids = decode_ids(read_bytes(path / ids_file(entry.shard)))
+    if ids is None or len(ids) != entry.clips or entry.clips > layout.shard_rows:
         yield Damage(shard=entry.shard, file=LEDGER, reason=f"{entry.clips} clips, but its files hold others")
 
 
-def _check_file(path: Path, record: dict[str, int | str]) -> str | None:
+def _check_file(path: Path, entry: Entry, name: str) -> Damage | None:
+    record = entry.files[name]
     try:
-        length, checksum = file_crc32c(path)
-    except FileNotFoundError:
-        return "is missing"
+        length, checksum = file_crc32c(path / name)
+    except (FileNotFoundError, NotADirectoryError):
+        return Damage(shard=entry.shard, file=name, reason="is missing")
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return _unreadable(entry.shard, name, error)
     if length != record["bytes"]:
-        return f"has {length} bytes instead of {record['bytes']}"
-    if checksum != record["crc32c"]:
-        return f"has the checksum {checksum} instead of {record['crc32c']}"
-    return None
+        why = f"has {length} bytes instead of {record['bytes']}"
+    elif checksum != record["crc32c"]:
+        why = f"has the checksum {checksum} instead of {record['crc32c']}"
+    else:
+        return None
+    return Damage(shard=entry.shard, file=name, reason=why)
 
 
 def _check_metadata(path: Path, layout: CacheLayout, entries: dict[int, Entry]) -> Iterator[Damage]:
     counts = {shard: entry.clips for shard, entry in entries.items()}
     rows = shard_row_count(counts, layout.shard_rows)
-    for spec in layout.arrays():
-        name = f"{spec.name}/zarr.json"
+    for node, wanted in documents(layout, {}, rows).items():
+        name = f"{node}/zarr.json" if node else "zarr.json"
         try:
-            document = json.loads((path / name).read_bytes())
-        except (OSError, ValueError):
-            document = None
-        if document != array_document(spec, rows, layout.shard_rows):
+            found: Any = read_json(path / name)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                yield _unreadable(None, name, error)
+                continue
+            found = None
+        except ValueError:
+            found = None
+        if not node and isinstance(found, dict):  # the attributes have been read
+            found = {**found, "attributes": wanted["attributes"]}
+        if found != wanted:
             yield Damage(shard=None, file=name, reason="differs from what the layout and the ledger say")
+
+
+def _check_records(path: Path) -> Iterator[Damage]:
+    for name, sound in RECORDS.items():
+        try:
+            bad = [line.number for line in read_lines(path / name) if not (line.torn or sound(line.record))]
+        except OSError as error:
+            yield _unreadable(None, name, error)
+            continue
+        for number in bad:
+            yield Damage(shard=None, file=name, reason=f"line {number} is not a record")
+
+
+def _unreadable(shard: int | None, name: str, error: OSError) -> Damage:
+    return Damage(shard=shard, file=name, reason=f"cannot be read: {reason(error)}", unreadable=True)

@@ -10,7 +10,9 @@ from featcache.audio.resample import RESAMPLER
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
+from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
+from featcache.cache.write.recovery import check_target
 from featcache.devices import choose_device, device_name, versions
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
@@ -21,10 +23,10 @@ from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
 from featcache.manifest.windows import window_manifest
-from featcache.records import add_run
+from featcache.output import writable
+from featcache.records import WINDOWS, add_run
 from featcache.weights.checkpoint import weights_digest
 
-WINDOWS = "windows.csv"
 CLIPS = "clips.csv"
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
@@ -96,6 +98,8 @@ def extract(
             "window_seconds": window_seconds, "hop_seconds": hop_seconds,
         },
     )  # fmt: skip
+    check_target(Path(out))
+    writable(Path(out))
     if hop_seconds is not None and window_seconds is None:
         raise InputError(
             "hop_seconds says how far windows are apart; give window_seconds too",
@@ -126,8 +130,10 @@ def extract(
         if window_seconds is not None or manifest.own_columns:
             # What probe reads by default: the file it was made from does not say it all.
             result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
-            write_manifest(result.manifest, clips.clips)
-        add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+            with writing(result.cache):
+                write_manifest(result.manifest, clips.clips)
+        with writing(result.cache):
+            add_run(result.cache, _run_record(result.manifest, runner, batch_size))
         filler = Filler(
             writer, runner, result, batch_size=batch_size, workers=workers,
             accept_truncated=accept_truncated, progress=progress,

@@ -1,10 +1,12 @@
 """Manifests from CSV files and from folders of class folders, and back to CSV."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from featcache.cache.format.durable import replace_file
 from featcache.errors import InputError, MissingError
 from featcache.manifest.clip import SPLIT_NAMES, Clip, Manifest, seconds_text
 from featcache.manifest.files import FOLDER, file_problem, printable
@@ -75,15 +77,16 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
 
     A path with a line break, or that is not UTF-8, is written as ``printable`` spells it.
     """
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow([*REQUIRED, *OPTIONAL])
-        for clip in clips:
-            end = "" if clip.end is None else repr(clip.end)
-            times = [repr(clip.start), end]
-            labels = ";".join(clip.labels)
-            parts = [clip.split or "", clip.fold or "", clip.group or ""]
-            rows.writerow(map(printable, [str(clip.path.absolute()), labels, clip.id, *times, *parts]))
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow([*REQUIRED, *OPTIONAL])
+    for clip in clips:
+        end = "" if clip.end is None else repr(clip.end)
+        times = [repr(clip.start), end]
+        labels = ";".join(clip.labels)
+        parts = [clip.split or "", clip.fold or "", clip.group or ""]
+        rows.writerow(map(printable, [str(clip.path.absolute()), labels, clip.id, *times, *parts]))
+    replace_file(Path(path), text.getvalue().encode())
 
 
 def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) -> Clip:

@@ -97,8 +97,9 @@ def test_a_shard_taken_out_is_filled_again_with_the_same_bytes(make_cache: MakeC
         ({"fingerprint": {"encoder": "fake", "weights": {"digest": "b2"}, "layers": [3, 12]}},
          "fingerprint.weights.digest: there 'a1', wanted 'b2'"),
         ({"layers": (12,)}, r"layers: there \[3, 12\], wanted \[12\]"),
-        ({"dtype": "int8", "num_tokens": 8},
-         "num_tokens: there 6, wanted 8; store.dtype: there 'float16', wanted 'int8'"),
+        ({"dtype": "int8", "num_tokens": 8, "grid": (2, 4)},
+         r"grid: there \[2, 3\], wanted \[2, 4\]; num_tokens: there 6, wanted 8; "
+         "store.dtype: there 'float16', wanted 'int8'"),
         ({"codec": "zstd"}, "store.codec: there None, wanted 'zstd'"),
         ({"shard_clips": 5}, "store.shard_clips: there 4, wanted 5"),
         ({"has_cls": False}, "has_cls: there True, wanted False"),
@@ -129,7 +130,7 @@ def test_a_shard_of_all_layers_is_about_192_mb(clips: Any) -> None:
     assert clips.layout(**big, layers=tuple(range(1, 13))).shard_rows == 21
     assert clips.layout(**big, layers=(12,), dtype="int4").shard_rows == 1024
     assert clips.layout(shard_clips=None).shard_rows == 4096
-    assert clips.layout(**big | {"num_tokens": 10**6}).shard_rows == 1
+    assert clips.layout(**big | {"num_tokens": 10**6, "grid": (8, 125_000)}).shard_rows == 1
 
 
 def test_a_second_writer_is_refused_with_the_owner(make_cache: MakeCache, clips: Any) -> None:
@@ -192,7 +193,7 @@ def test_a_forked_child_does_not_hold_the_lock(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_clear_error_and_the_run_can_go_on(tmp_path: Path, clips: Any) -> None:
     """A limit on the size of a file stands for the disk."""
-    path, big = tmp_path / "a.zarr", {"num_tokens": 2000, "shard_clips": 6}
+    path, big = tmp_path / "a.zarr", {"num_tokens": 2000, "grid": (2, 1000), "shard_clips": 6}
     clips.write(path, range(6), **big)
     size = (path / "tokens/12/c.0.0.0").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

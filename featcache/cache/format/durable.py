@@ -18,7 +18,7 @@ PARTIAL = ".partial"  # suffix of a file that is being written; removed by the n
 
 # Bytes after which their writeback starts; `crc32c` and `os.write` let other threads run meanwhile.
 _STEP = 4 * 2**20
-_FULL = {
+FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "file too large",
@@ -36,7 +36,8 @@ class PartialFile:
     def __init__(self, path: Path) -> None:
         self._path = partial_path(path)
         # A new file, never the one that has this name: that may be a link to somewhere else.
-        self._path.unlink(missing_ok=True)
+        if os.path.lexists(self._path):
+            self._path.unlink()
         self._descriptor = open_own(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._checksum, self._length, self._started = 0, 0, 0
 
@@ -136,8 +137,8 @@ def writing(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _FULL.get(error.errno or 0, error.strerror or str(error))
-        advice = "make room, then " if error.errno in _FULL else ""
+        reason = FULL.get(error.errno or 0, error.strerror or str(error))
+        advice = "make room, then " if error.errno in FULL else ""
         raise CacheError(
             f"cannot write the token cache {cache}: {reason} ({error.filename or 'while writing a shard'}); "
             f"the finished shards stay good: {advice}run the same command again to go on"

@@ -59,15 +59,19 @@ def write_metadata(
     The group comes last and repeats the arrays (consolidated metadata), so that listing the group
     does not stumble over the ledger and the ids, which Zarr does not know.
     """
+    for name, document in documents(layout, attributes, rows).items():
+        (path / name).mkdir(parents=True, exist_ok=True)
+        _write_document(path / name, document, durable)
+
+
+def documents(layout: CacheLayout, attributes: dict[str, Any], rows: int) -> dict[str, dict[str, Any]]:
+    """Every zarr.json by its folder below the cache; that of the cache itself, under "", comes last."""
     arrays = {spec.name: array_document(spec, rows, layout.shard_rows) for spec in layout.arrays()}
     groups = {name.split("/")[0]: _group_document({}) for name in arrays if "/" in name}
     nodes = {**groups, **arrays}
-    for name, document in nodes.items():
-        (path / name).mkdir(parents=True, exist_ok=True)
-        _write_document(path / name, document, durable)
-    group = _group_document({"featcache": attributes})
-    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
-    _write_document(path, group, durable)
+    whole = _group_document({"featcache": attributes})
+    whole["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    return {**nodes, "": whole}
 
 
 def array_document(spec: ArraySpec, rows: int, shard_rows: int) -> dict[str, Any]:

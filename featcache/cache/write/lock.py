@@ -1,16 +1,20 @@
 """One writer at a time: a lock that a crash cannot leave behind."""
 
 import errno
+import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from featcache.errors import CacheError
+from featcache.files import open_own, open_regular, printable, read_bytes
 
 LOCK = "lock"
+_LONGEST = 4096  # [bytes] of its text
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -35,33 +39,71 @@ class WriterLock:
                 f"it, then run the same command again (if it is surely gone, remove {self._path})"
             ) from None
         if isinstance(self._lock, FileLock):
-            self._path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            self._write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
 
     def release(self) -> None:
         """Let the next writer in; more than once, or in a forked child, does nothing."""
         if self._lock.is_locked:
-            if isinstance(self._lock, FileLock) and self._path.exists():  # the cache may have been removed
-                self._path.write_text("")
+            if isinstance(self._lock, FileLock):
+                with suppress(OSError):  # the cache may have been removed
+                    self._write("")
             self._lock.release()
 
+    def _write(self, text: str) -> None:
+        with os.fdopen(open_own(self._path, os.O_WRONLY | os.O_TRUNC), "w") as file:
+            file.write(text)
+
     def _acquired(self) -> BaseFileLock:
+        if self._path.exists() or self._path.is_symlink():
+            os.close(open_own(self._path, os.O_RDWR))  # a link, pipe or device: never our lock
         try:
             lock: BaseFileLock = FileLock(self._path, timeout=0, thread_local=False, fallback_to_soft=False)
             lock.acquire()
         except OSError as error:
             if error.errno not in _NO_FLOCK:
                 raise
-            if not self._path.read_text().strip():
+            if not _text(self._path).strip():
                 self._path.unlink()  # left by writers that had flock: empty, so nobody's
             lock = SoftFileLock(self._path, timeout=0, thread_local=False)
             lock.acquire()
         return lock
 
     def _owner(self) -> str:
-        text = self._path.read_text()
-        try:
-            owner = json.loads(text)
-            pid, host = owner["pid"], owner["host"]
-        except (ValueError, KeyError, TypeError):  # filelock's own lines, or half written at this moment
-            pid, host, *_ = [*text.split(), "?", "?"]
-        return f"process {pid} on {host}"
+        return _owner(_text(self._path))
+
+
+def writer_of(cache: Path) -> str | None:
+    """Who writes to a cache now; None where nobody does.
+
+    The lock is only tried where its file names somebody, so that looking never keeps a writer out.
+    """
+    text = _text(cache / LOCK)
+    if not text.strip():
+        return None
+    try:
+        descriptor = open_regular(cache / LOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without flock, where the text itself is the lock
+        return _owner(text)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path, _LONGEST).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _owner(text: str) -> str:
+    try:
+        owner = json.loads(text)
+        pid, host = owner["pid"], owner["host"]
+    except (ValueError, KeyError, TypeError):  # filelock's own lines, or half written at this moment
+        pid, host, *_ = [*text.split(), "?", "?"]
+    return printable(f"process {pid} on {host}")

@@ -11,6 +11,7 @@ from featcache.cache.format.layout import CLIP_KEY, CacheLayout
 from featcache.cache.format.ledger import LEDGER, Finished, drop_torn_line
 from featcache.cache.format.metadata import read_attributes
 from featcache.cache.read.columns import read_column
+from featcache.cache.write.folders import check_folders
 from featcache.cache.write.lock import LOCK
 from featcache.errors import CacheError, InputError
 
@@ -35,6 +36,7 @@ def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str,
 
 def recover(path: Path, layout: CacheLayout) -> Finished:
     """Clear away what a killed writer left and return the finished shards."""
+    check_folders(path, layout)
     (path / "ids").mkdir(exist_ok=True)
     for directory in (".", "ids", *(spec.name for spec in layout.arrays())):
         remove_partials(path / directory)
