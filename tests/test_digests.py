@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from featcache.home import home
 from featcache.manifest import Clip, digests
-from featcache.manifest.digests import clip_keys, file_digests, home
+from featcache.manifest.digests import clip_keys, file_digests
 
 Make = Callable[..., Path]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from featcache.home import home
 from featcache.manifest.clip import Clip
 from featcache.manifest.files import file_problem
 
@@ -110,13 +111,6 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:  # it went away since
         return None
-
-
-def home() -> Path:
-    """Where featcache keeps what it may lose: ``FEATCACHE_HOME``, else the user's cache folder."""
-    if "FEATCACHE_HOME" in os.environ:
-        return Path(os.environ["FEATCACHE_HOME"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "featcache"
 
 
 def _database() -> sqlite3.Connection:
