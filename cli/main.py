@@ -1,15 +1,14 @@
 """The command ``featcache``: its subcommands, and how errors leave it."""
 
 import logging
-import signal
 import sys
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
 
 from featcache import __version__
+from featcache.cli.signals import install
 from featcache.errors import FeatcacheError, Interrupted
 
 COMMANDS = ("demo", "extract", "probe", "compare", "cache", "encoders", "heads")
@@ -76,9 +75,5 @@ def featcache(verbose: int) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, _stop)  # batch systems end a job so: stop as after Ctrl-C
+    install()
     featcache(prog_name="featcache")
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
