@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ from featcache.heads.solved.shortfall import shortfalls
 from featcache.heads.solved.solve import check_memory, references, solve_and_test
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.losses import build_loss
-from featcache.heads.training.resume import forget
+from featcache.heads.training.resume import claimed, forget
 from featcache.heads.training.run import Watch, run_pass
 from featcache.heads.training.trial import Training, Trial
 from featcache.manifest import Manifest
+from featcache.output import keeping, writable
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
@@ -98,6 +100,7 @@ def probe(
     Raises:
         InputError: nothing to train on, unknown names, values out of range, clips that are not in
             the cache.
+        OutputError: ``out`` cannot be written, or another process runs the same into it.
         Interrupted: Ctrl-C; what is finished is kept.
     """
     names = [heads] if isinstance(heads, str) else list(heads)
@@ -105,6 +108,9 @@ def probe(
         heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
         shots=shots, device_cache=device_cache, training=training,
     )  # fmt: skip
+    out = Path(out)
+    if not dry_run:
+        writable(out)
     ranks = Ranks(distributed)
     say = (say or logging.getLogger("featcache").info) if ranks.first else _hush
     protocol = preset_named(preset)
@@ -131,21 +137,24 @@ def probe(
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
     record = {"preset": preset, "search": plan and asdict(plan), "fixed": given, "allow_leak": allow_leak}
+    lengths = [asdict(settings) for settings in passes]
+    run = digest_of([experiment.digest, [asdict(base) for base in bases], lengths, record, count])
     results = []
     try:
-        for settings, numbers in passes.items():
-            own = [base for base in bases if base.task in numbers]
-            if plan is not None:
-                ranges = [_ranges(protocol, base, given) for base in own]
-                own = _best(experiment, own, ranges, settings, plan, Path(out), ranks, say, watch)
-            wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
-            results += train_and_test(experiment, wanted, settings, Path(out), record, ranks, say, watch)
-        if ranks.first:
-            layers = choose_layers(experiment.cache, layers)
-            results += solve_and_test(experiment, to_solve, layers, Path(out), record, say)
-            for line in shortfalls(results, experiment.cache.has_cls):
-                say(line)
-        return results
+        with keeping(out), claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext():
+            for settings, numbers in passes.items():
+                own = [base for base in bases if base.task in numbers]
+                if plan is not None:
+                    ranges = [_ranges(protocol, base, given) for base in own]
+                    own = _best(experiment, own, ranges, settings, plan, out, ranks, say, watch)
+                wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
+                results += train_and_test(experiment, wanted, settings, out, record, ranks, say, watch)
+            if ranks.first:
+                layers = choose_layers(experiment.cache, layers)
+                results += solve_and_test(experiment, to_solve, layers, out, record, say)
+                for line in shortfalls(results, experiment.cache.has_cls):
+                    say(line)
+            return results
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped; finished heads and trials are in {out}, and the same command goes on from there"

@@ -176,7 +176,24 @@ def _outcome(trial: Trial, line: Mapping[str, Any]) -> Outcome:
 
 
 def _read_trials(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    return {(line["study"], line["number"]): line for line in records(path)}
+    """Trials on record by study and number; lines that are none are passed over, and trained again."""
+    return {(line["study"], line["number"]): line for line in records(path) if _is_trial(line)}
+
+
+def _is_trial(line: Mapping[str, Any]) -> bool:
+    curves = [line.get("scores"), line.get("losses")]
+    return (
+        isinstance(line.get("study"), str)
+        and type(line.get("number")) is int
+        and line.get("status") in ("done", "pruned", "failed")
+        and type(line.get("epoch")) is int
+        and isinstance(line.get("seconds"), int | float)
+        and all(isinstance(curve, list) and all(map(_is_score, curve)) for curve in curves)
+    )
+
+
+def _is_score(value: object) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _write_trials(

@@ -1,35 +1,62 @@
-"""Saving where a pass stands, so that a run that was cut off goes on from its last saved epoch."""
+"""Saving where a pass stands, so that a run that was cut off goes on from its last saved epoch.
 
+A state file is what torch saves and, after it, its CRC-32C: a state with one wrong bit would train on
+and give other scores under the same run digest.
+"""
+
+import io
+import logging
 import os
-import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from crc32c import crc32c
+from filelock import FileLock, Timeout
 
+from featcache.cache.format.durable import PartialFile, partial_path, sync_directory
+from featcache.errors import OutputError
+from featcache.files import open_regular, reason
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.trainer import Trainer
 
 SHARE = 0.1  # of the time may go into saving; where states are large, not every epoch is saved
+_END = b"featcache state, CRC-32C "  # then eight hex digits
+_END_BYTES = len(_END) + 8
 
 
 class Saver:
-    """Writes the state of a trainer after epochs: whole, or not at all."""
+    """Writes the state of a trainer after epochs: whole and durable, or not at all."""
 
     def __init__(self, path: Path, trainer: Trainer) -> None:
         self.path, self.trainer = path, trainer
         self._next = time.perf_counter()
 
     def save(self) -> None:
-        """Save now, unless saving would take more than its share of the time."""
+        """Save now, unless saving would take more than its share of the time.
+
+        Raises:
+            OSError: it cannot be written; the state that was saved before stays.
+        """
         began = time.perf_counter()
         if began < self._next:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(self.trainer.state(), temporary)
-        temporary.replace(self.path)
+        file = PartialFile(self.path)
+        try:
+            content = io.BytesIO()
+            torch.save(self.trainer.state(), content)
+            file.write(content.getbuffer())
+            file.write(_END + f"{crc32c(content.getbuffer()):08x}".encode())
+            file.finish()
+            os.replace(partial_path(self.path), self.path)
+        except BaseException:
+            file.discard()
+            raise
+        sync_directory(self.path.parent)
         ended = time.perf_counter()
         self._next = ended + (ended - began) / SHARE
 
@@ -53,12 +80,53 @@ def rank_file(state: Path, ranks: Ranks) -> Path:
     return state.with_name(f"{state.name}.{ranks.rank}-of-{ranks.size}.pt")
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """A saved state; None where there is none, or none that can be read (then training starts over)."""
-    if not path.exists():
-        return None
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep equal runs from sharing one state: the first holds ``path`` until it ends, however it ends.
+
+    Raises:
+        OutputError: another process holds it.
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            f"another process runs the same into {path.parent.parent}; wait for it to end, then run the same "
+            "command again: it finds what is done"
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # still held: whoever waits for it sees that it is gone
+        lock.release()
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """A saved state; None where there is none, or any doubt about it (then training starts over)."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            content = file.read()
+        why = _doubt(content)
+        if why is None:
+            end = io.BytesIO(content[:-_END_BYTES])
+            state: dict[str, Any] = torch.load(end, map_location=device, weights_only=True)
+            return state
+    except FileNotFoundError:
         return None
-    return state
+    except OSError as error:
+        why = f"cannot be read ({reason(error)})"
+    except Exception as error:  # torch raises many kinds
+        why = f"is of another version ({type(error).__name__})"
+    logging.getLogger("featcache").warning("the saved state %s %s: training starts over", path, why)
+    return None
+
+
+def _doubt(content: bytes) -> str | None:
+    """Why the content of a state file is not believed."""
+    if not content[-_END_BYTES:].startswith(_END):
+        return "is cut short, or of another version"
+    checksum = f"{crc32c(memoryview(content)[:-_END_BYTES]):08x}"
+    return None if content.endswith(checksum.encode()) else "is damaged (its checksum is wrong)"
