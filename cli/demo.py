@@ -45,32 +45,47 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
     featcache demo --out /tmp/demo --clips 1000 --seed 1
     """
     from featcache.devices import one_thread
+    from featcache.output import keeping, writable
 
     began = time.perf_counter()
-    _claim(out, {"clips": clips, "seed": seed})
-    manifest = _compose(out, clips, seed)
-    cache = _extract(manifest, out / "logmel.zarr")
-    with one_thread():  # on batches this small: 42 s against 112 s with two on a busy machine
-        results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
-        _table(results, cache)
-        _picture(results[-1], cache, manifest, out / "found.png")
+    writable(out)
+    with keeping(out):
+        _claim(out, {"clips": clips, "seed": seed})
+        manifest = _compose(out, clips, seed)
+        cache = _extract(manifest, out / "logmel.zarr")
+        with one_thread():  # on batches this small: 42 s against 112 s with two on a busy machine
+            results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
+            _table(results, cache)
+            _picture(results[-1], cache, manifest, out / "found.png")
     click.echo(f"\nall of it took {time.perf_counter() - began:.0f} s and lies in {out}")
     _next(manifest, out)
 
 
 def _claim(out: Path, settings: dict[str, int]) -> None:
     """Make ``out``, or see that it holds this very demo."""
+    from featcache.cache.format.durable import replace_file
     from featcache.errors import InputError
 
     note = out / "demo.json"
-    found = json.loads(note.read_text()) if note.is_file() else None
+    found = _settings(note)
     if found is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is no demo of featcache; choose another --out")
     if found not in (None, settings):
         made = " ".join(f"--{name} {value}" for name, value in found.items())
         raise InputError(f"{out} holds a demo made with {made}; say the same, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(settings))
+    replace_file(note, json.dumps(settings).encode())
+
+
+def _settings(note: Path) -> dict[str, int] | None:
+    """What a demo was made with; None where there is none, or only a damaged note of it."""
+    from featcache.files import read_json
+
+    try:
+        found = read_json(note)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _compose(out: Path, clips: int, seed: int) -> Path:

@@ -22,13 +22,14 @@ def writable(out: Path) -> None:
         path = out.absolute()
         while not os.path.lexists(path) and path != path.parent:
             path = path.parent
-        if not path.is_dir():
-            raise InputError(f"{out} cannot be a folder: {path} is not one; choose another", options=("out",))
+        folder = path.is_dir()
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else "no file can have this name"
         raise InputError(
             f"{str(out)!r} cannot be written to ({why}); choose another", options=("out",)
         ) from None
+    if not folder:
+        raise InputError(f"{out} cannot be a folder: {path} is not one; choose another", options=("out",))
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written to; choose another folder", options=("out",))
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
+from featcache.cache.format.durable import replace_file
 from featcache.errors import FeatcacheError, InputError, MismatchError
 from featcache.heads.base import Head, HeadSpec
 from featcache.heads.head_file import HeadFile, kind_of
@@ -43,7 +44,7 @@ def save(head: Head, path: str | Path, config: dict[str, Any] | None = None) -> 
         state[BITS] = signs_to_bits(state["prototypes"])
         state["prototypes"] = state["prototypes"][:0].clone()
     metadata = {"head": json.dumps(head.config), "config": json.dumps(config or {})}
-    save_file(state, path, metadata=metadata)
+    replace_file(Path(path), serialize(state, metadata=metadata), durable=False)
 
 
 def load(path: str | Path, head: type[Head] | HeadSpec | None = None) -> Head:

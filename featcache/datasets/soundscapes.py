@@ -5,6 +5,7 @@ have that truth, and are the same bytes for the same seed.
 """
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 import soundfile
 
 from featcache.audio.load import load_clip
+from featcache.cache.format.durable import replace_file
 from featcache.datasets.mixing import Decode, Event, Recipe, Wave, bed, lay_events
 from featcache.datasets.sources import BACKGROUND, Recording, by_class
 from featcache.errors import InputError
@@ -96,12 +98,15 @@ def _check(classes: Mapping[str, Sequence[Path]], recipe: Recipe) -> None:
 
 def _write_wave(path: Path, wave: Wave, sample_rate: int) -> None:
     # Scaling the whole clip leaves every SNR as it was; clipping would not.
-    soundfile.write(path, wave / max(1.0, np.abs(wave).max()), sample_rate, subtype="PCM_16")
+    content = io.BytesIO()
+    soundfile.write(content, wave / max(1.0, np.abs(wave).max()), sample_rate, format="WAV", subtype="PCM_16")
+    replace_file(path, content.getvalue(), durable=False)
 
 
 def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(header)
-        table.writerows(rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    replace_file(path, text.getvalue().encode(), durable=False)  # whole or not there: a demo goes by it
     return path

@@ -18,6 +18,7 @@ from featcache.heads.probing.record import add_test, place, setting
 from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result, append_result, digest_of
 from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
+from featcache.output import file_name
 
 
 def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
@@ -106,8 +107,8 @@ def form_for(experiment: Experiment) -> str:
 
 def _write_head(out: Path, line: Mapping[str, Any], experiment: Experiment, outcome: Outcome) -> str:
     short = Path(line["head"]).name  # of a head in a file: FILE.py:CLASS, wherever the file is
-    name = f"{line['encoder']}-{line['dataset']}-{short}-{line['run']}".replace("/", "_")
-    path = Path("heads") / f"{name}.safetensors"
+    name = file_name(f"{line['encoder']}-{line['dataset']}-{short}")
+    path = Path("heads") / f"{name}-{line['run']}.safetensors"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in line.items() if key not in ("per_class", "files")}
     task = experiment.tasks[outcome.trial.task]

@@ -1,5 +1,6 @@
 """What every result line says, of trained and of solved heads alike."""
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featcache.cache.format.durable import replace_file
 from featcache.devices import device_name, versions
 from featcache.heads.data.tasks import Part, Task
 from featcache.heads.probing.experiment import Experiment
@@ -66,5 +68,7 @@ def _write_scores(out: Path, run: str, test: Part, logits: Logits) -> str:
     path = Path("scores") / f"{run}.npz"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     ids, groups = np.array(test.ids), np.array(test.groups)
-    np.savez_compressed(out / path, ids=ids, logits=logits, targets=test.targets, groups=groups)
+    content = io.BytesIO()
+    np.savez_compressed(content, ids=ids, logits=logits, targets=test.targets, groups=groups)
+    replace_file(out / path, content.getvalue(), durable=False)
     return str(path)

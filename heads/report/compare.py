@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.arguments import FROM_ZERO, check
+from featcache.cache.format.durable import replace_file
 from featcache.errors import InputError
 from featcache.heads.report.formats import Grid, csv_text, latex, markdown
 from featcache.heads.report.plots import draw_ranks, draw_shots, draw_wins, write_figure
@@ -14,6 +15,7 @@ from featcache.heads.report.results import read_results
 from featcache.heads.report.significance import DRAWS, differences
 from featcache.heads.report.summary import Cell, cells
 from featcache.heads.report.tables import difference_grid, rank_grid, score_grid
+from featcache.output import keeping, writable
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def compare(
         InputError: a file holds no results.
     """
     check({"draws": FROM_ZERO}, {"draws": draws})
+    if out is not None:
+        writable(Path(out))
     results = [results] if isinstance(results, str | Path) else results
     found = cells(read_results(results))
     if not found:
@@ -61,18 +65,23 @@ def compare(
         grids.append(difference_grid(gaps))
     files = []
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {
-            "compare.md": "\n\n".join(map(markdown, grids)) + "\n",
-            "compare.tex": "\n\n".join(map(latex, grids)) + "\n",
-            "compare.csv": csv_text(found, theirs),
-        }
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-            files.append(folder / name)
-        files += _pictures(found, ranked, folder)
+        with keeping(Path(out), "the results themselves are as they were"):
+            files = _write(Path(out), grids, found, csv_text(found, theirs), ranked)
     return Comparison(grids, files)
+
+
+def _write(
+    folder: Path, grids: Sequence[Grid], found: Sequence[Cell], table: str, ranked: Ranking
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "compare.md": "\n\n".join(map(markdown, grids)) + "\n",
+        "compare.tex": "\n\n".join(map(latex, grids)) + "\n",
+        "compare.csv": table,
+    }
+    for name, text in texts.items():
+        replace_file(folder / name, text.encode(), durable=False)
+    return [*(folder / name for name in texts), *_pictures(found, ranked, folder)]
 
 
 def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path]:

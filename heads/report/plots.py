@@ -1,5 +1,6 @@
 """Pictures of a comparison: wins in pairs, ranks from head to head, scores over labelled clips."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featcache.cache.format.durable import replace_file
 from featcache.heads.report.ranking import Ranking, Wins
 from featcache.heads.report.summary import Cell
 
@@ -157,5 +159,7 @@ def write_figure(figure: "Figure", stem: Path) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "featcache", "svg.fonttype": "none"}):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             paths.append(stem.with_suffix(suffix))
-            figure.savefig(paths[-1], dpi=160, metadata=metadata)
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix[1:], dpi=160, metadata=metadata)
+            replace_file(paths[-1], content.getvalue(), durable=False)
     return paths

@@ -1,18 +1,22 @@
 """Results: one JSON line a trained head, with everything needed to repeat the run."""
 
 import hashlib
+import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import InputError, MissingError
-from featcache.jsonl import append_lines, encode, read_lines
+from featcache.files import read_bytes, reason
+from featcache.jsonl import FILE_BYTES, append_lines, encode, read_lines
 
 RESULTS = "results.jsonl"
 
@@ -63,8 +67,15 @@ class Result:
 
     def scores(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.generic]]:
         """Test clips' ids, logits (n, C) and targets."""
-        with np.load(self.file("scores"), allow_pickle=False) as arrays:
-            return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
+        path = self.file("scores")
+        try:
+            with np.load(io.BytesIO(read_bytes(path, FILE_BYTES)), allow_pickle=False) as arrays:
+                return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            why = reason(error) if isinstance(error, OSError) else "it is damaged"
+            raise InputError(
+                f"the test scores {path} cannot be read ({why}); run the probe into another folder"
+            ) from error
 
     def groups(self) -> list[str] | None:
         """The recording that each test clip is of, in the order of ``scores``; None where unknown."""
@@ -92,13 +103,35 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
         file = path / RESULTS if path.is_dir() else path
         if not file.is_file():
             raise MissingError(f"no results at {file}; make some with 'featcache probe CACHE --out {path}'")
-        for number, line, _ in read_lines(file):
-            if line is None:  # torn by a crash
-                continue
-            if not {"run", "head", "metric"} <= set(line):
+        try:
+            lines = [line for line in read_lines(file) if line.record is not None]  # None: torn by a crash
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {reason(error)}") from error
+        for number, line, _ in lines:
+            if line is None or not _is_result(line):
                 raise InputError(f"{file} line {number} is not a result; wanted the results.jsonl of a probe")
             found[line["run"]] = Result(line, file.parent)
     return list(found.values())
+
+
+def _is_result(line: Mapping[str, Any]) -> bool:
+    """Whether a line has what every reader of results asks it for."""
+    names = [line.get(name) for name in ("run", "encoder", "dataset", "head", "metric")]
+    cache, scores, files = line.get("cache"), line.get("test") or line.get("valid"), line.get("files", {})
+    return (
+        all(isinstance(name, str) for name in names)
+        and isinstance(cache, dict)
+        and isinstance(cache.get("dtype"), str)
+        and isinstance(line.get("options"), dict)
+        and {"test", "valid", "fold", "layer", "last_layer", "epoch"} <= set(line)
+        and isinstance(line["fold"], str | int | None)
+        and type(line["epoch"]) is int
+        and isinstance(line.get("seconds"), int | float)
+        and isinstance(scores, dict)
+        and isinstance(scores.get(line["metric"], ""), int | float | None)
+        and isinstance(files, dict)
+        and all(isinstance(path, str) for path in files.values())
+    )
 
 
 def known_results(home: Path) -> dict[str, Result]:
