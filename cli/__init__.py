@@ -3,4 +3,5 @@
 - ``main``: the command ``featcache``, and how errors leave it
 - ``demo``, ``extract``, ``probe``, ``compare``, ``cache``, ``encoders``, ``heads``: its subcommands
 - ``live``: the table of trials while they train
+- ``signals``: Ctrl-C and SIGTERM, once and twice
 """

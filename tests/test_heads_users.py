@@ -24,7 +24,7 @@ from featcache.testing import check_head
 
 Make = Callable[..., tuple[Path, Path]]
 DOCS = Path(__file__).parents[1] / "docs"
-QUICK = {"epochs": 2, "batch_size": 16, "solved": False}
+QUICK = {"epochs": 2, "batch_size": 16, "seeds": 1, "solved": False}
 
 
 def example() -> str:

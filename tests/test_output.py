@@ -23,7 +23,7 @@ from featcache.heads.training.resume import claimed
 from featcache.output import writable
 
 Make = Callable[..., tuple[Path, Path]]
-SHORT: dict[str, Any] = {"heads": ["linear"], "epochs": 3, "batch_size": 16, "seeds": 1}
+SHORT: dict[str, Any] = {"heads": ["linear"], "epochs": 3, "batch_size": 16, "seeds": 1, "solved": False}
 
 
 def stop(epoch: int, epochs: int, outcomes: Sequence[Any]) -> None:

@@ -100,7 +100,13 @@ def test_without_valid_a_stratified_tenth_of_train_is_held_out_and_said(
 
 def test_clips_of_one_label_each_are_scored_by_accuracy(make_tokens: Make, tmp_path: Path) -> None:
     (result,) = probe(
-        *make_tokens(single=True), heads=["protobin"], out=tmp_path, epochs=8, batch_size=16, seeds=1
+        *make_tokens(single=True),
+        heads=["protobin"],
+        out=tmp_path,
+        epochs=8,
+        batch_size=16,
+        seeds=1,
+        solved=False,
     )
     assert (result["metric"], result["loss"]) == ("accuracy", "cross-entropy")
     assert result.value > 0.6  # a third by chance
@@ -263,6 +269,7 @@ def test_results_can_be_printed_as_json(make_tokens: Make, tmp_path: Path) -> No
         1,
         "--seeds",
         1,
+        "--no-solved",
         "--out",
         tmp_path,
         "--json",

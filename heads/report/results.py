@@ -125,7 +125,7 @@ def _is_result(line: Mapping[str, Any]) -> bool:
         and isinstance(line.get("options"), dict)
         and {"test", "valid", "fold", "layer", "last_layer", "epoch"} <= set(line)
         and isinstance(line["fold"], str | int | None)
-        and type(line["epoch"]) is int
+        and isinstance(line["epoch"], int | None)
         and isinstance(line.get("seconds"), int | float)
         and isinstance(scores, dict)
         and isinstance(scores.get(line["metric"], ""), int | float | None)

@@ -5,6 +5,7 @@
 - ``shard_files``: open shard files, no more of them than allowed
 - ``columns``: where each clip lies, and the small arrays
 - ``dataset``: torch datasets, with a manifest's labels if wanted
+- ``whole``: whether a shard's files are as long as they were written, and small arrays what they were
 - ``join``: a manifest's clips found in a cache
 - ``threads``: threads that share a loop
 """
