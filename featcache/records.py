@@ -16,6 +16,8 @@ from featcache.jsonl import append_lines, encode, records
 RUNS = "runs.jsonl"
 FAILED = "failed.jsonl"
 WINDOWS = "windows.csv"  # the manifest of windows, where an extraction split clips
+_TABLES = (".csv", ".tsv")
+CLIPS = "clips.csv"  # the manifest with plain columns, where the one given named its own
 
 
 def _is_run(record: Mapping[str, Any] | None) -> bool:
@@ -94,11 +96,11 @@ def _no_manifest(path: Path) -> str | None:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None if path.suffix == ".csv" else "does not exist"  # reading a CSV file says so, too
+        return None if path.suffix in _TABLES else "does not exist"  # reading a CSV file says so, too
     except (OSError, ValueError) as error:
         return f"cannot be read ({reason(error) if isinstance(error, OSError) else error})"
     if stat.S_ISDIR(status.st_mode):
         return None
-    if not stat.S_ISREG(status.st_mode) or path.suffix != ".csv":
+    if not stat.S_ISREG(status.st_mode) or path.suffix not in _TABLES:
         return "is not a CSV file"
     return "has more than 64 MB" if status.st_size > DOCUMENT_BYTES else None

@@ -219,8 +219,8 @@ from featcache.cli.signals import install
 install()
 pool = ThreadPoolExecutor(1)
 pool.submit(time.sleep, 60)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("stopping", flush=True)

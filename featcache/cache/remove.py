@@ -13,7 +13,7 @@ from featcache.cache.write.folders import folders
 from featcache.cache.write.lock import LOCK, WriterLock
 from featcache.errors import CacheError, InputError
 from featcache.files import reason
-from featcache.records import FAILED, RUNS, WINDOWS
+from featcache.records import CLIPS, FAILED, RUNS, WINDOWS
 
 _DOCUMENT = "zarr.json"
 
@@ -66,9 +66,9 @@ def remove_cache(path: Path) -> list[str]:
 
 def _files(path: Path, layout: CacheLayout) -> Iterator[Path]:
     """The cache's files, the ledger first: a cache that is half removed has no finished shard."""
-    for name in (LEDGER, RUNS, FAILED, WINDOWS):
+    for name in (LEDGER, RUNS, FAILED, WINDOWS, CLIPS):
         yield path / name
-    for name in (LEDGER, RUNS, FAILED, WINDOWS, _DOCUMENT):
+    for name in (LEDGER, RUNS, FAILED, WINDOWS, CLIPS, _DOCUMENT):
         yield path / f"{name}{PARTIAL}"
     patterns = {spec.name: rf"zarr\.json|c\.\d+(\.0){{{len(spec.row_shape)}}}" for spec in layout.arrays()}
     patterns["ids"] = r"\d+\.json"

@@ -24,10 +24,9 @@ from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
 from featcache.manifest.windows import window_manifest
 from featcache.output import writable
-from featcache.records import WINDOWS, add_run
+from featcache.records import CLIPS, WINDOWS, add_run
 from featcache.weights.checkpoint import weights_digest
 
-CLIPS = "clips.csv"
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
     "clip_seconds": CLIP_SECONDS,

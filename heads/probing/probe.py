@@ -137,8 +137,8 @@ def probe(
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
     record = {"preset": preset, "search": plan and asdict(plan), "fixed": given, "allow_leak": allow_leak}
-    lengths = [asdict(settings) for settings in passes]
-    run = digest_of([experiment.digest, [asdict(base) for base in bases], lengths, record, count])
+    asked = [[asdict(own) for own in bases], [asdict(settings) for settings in passes], names, count, solved]
+    run = digest_of([experiment.digest, asked, record])
     results = []
     try:
         with keeping(out), claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext():

@@ -67,20 +67,29 @@ class Result:
 
     def scores(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.generic]]:
         """Test clips' ids, logits (n, C) and targets."""
-        path = self.file("scores")
-        try:
-            with np.load(io.BytesIO(read_bytes(path, FILE_BYTES)), allow_pickle=False) as arrays:
-                return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-            why = reason(error) if isinstance(error, OSError) else "it is damaged"
-            raise InputError(
-                f"the test scores {path} cannot be read ({why}); run the probe into another folder"
-            ) from error
+        arrays = self._arrays()
+        return arrays["ids"].tolist(), arrays["logits"], arrays["targets"]
 
     def groups(self) -> list[str] | None:
         """The recording that each test clip is of, in the order of ``scores``; None where unknown."""
-        with np.load(self.file("scores"), allow_pickle=False) as arrays:
-            return [str(group) for group in arrays["groups"]] if "groups" in arrays else None
+        arrays = self._arrays()
+        return [str(group) for group in arrays["groups"]] if "groups" in arrays else None
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        path = self.file("scores")
+        try:
+            with np.load(io.BytesIO(read_bytes(path, FILE_BYTES)), allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays}
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            why = reason(error) if isinstance(error, OSError) else "it is damaged"
+            raise _unreadable(path, why) from error
+        if not {"ids", "logits", "targets"} <= set(found):
+            raise _unreadable(path, "it is no file of scores")
+        return found
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(f"the test scores {path} cannot be read ({why}); run the probe into another folder")
 
 
 def append_result(home: Path, line: Mapping[str, Any]) -> Result:
