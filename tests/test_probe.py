@@ -32,7 +32,7 @@ QUICK = {"epochs": 3, "batch_size": 16, "seeds": 1, "solved": False}
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(featcache, ["probe", *map(str, words)], catch_exceptions=False)
+    return CliRunner().invoke(featcache, ["probe", "--no-solved", *map(str, words)], catch_exceptions=False)
 
 
 def test_the_command_prints_scores_and_leaves_results_and_heads(make_tokens: Make, tmp_path: Path) -> None:

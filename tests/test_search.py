@@ -188,10 +188,26 @@ def test_poisoned_test_labels_change_nothing_but_the_test_score(make_tokens: Mak
     poisoned.write_text("".join(",".join(cells) + "\n" for cells in lines))
     # The study is named after the manifest's digest: without that the proposals are the same.
     one = probe(
-        cache, manifest, heads=HEADS, out=tmp_path / "one", lr=0.004, weight_decay=1e-4, seeds=2, epochs=4
+        cache,
+        manifest,
+        heads=HEADS,
+        out=tmp_path / "one",
+        lr=0.004,
+        weight_decay=1e-4,
+        seeds=2,
+        epochs=4,
+        solved=False,
     )
     two = probe(
-        cache, poisoned, heads=HEADS, out=tmp_path / "two", lr=0.004, weight_decay=1e-4, seeds=2, epochs=4
+        cache,
+        poisoned,
+        heads=HEADS,
+        out=tmp_path / "two",
+        lr=0.004,
+        weight_decay=1e-4,
+        seeds=2,
+        epochs=4,
+        solved=False,
     )
     for sound, other in zip(one, two, strict=True):
         assert sound["valid_scores"] == other["valid_scores"]

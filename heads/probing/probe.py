@@ -132,8 +132,9 @@ def probe(
     to_solve += references(experiment, [own.name for own in choices], say) if solved else []
     if dry_run:
         for settings, numbers in passes.items():
-            own = [base for base in bases if base.task in numbers]
-            estimate(experiment, settings, own, plan, count, say)
+            if own := [base for base in bases if base.task in numbers]:
+                estimate(experiment, settings, own, plan, count, say)
+        say(f"solved, not trained: {', '.join(choice.title for choice in to_solve) or 'none'}")
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
     record = {"preset": preset, "search": plan and asdict(plan), "fixed": given, "allow_leak": allow_leak}

@@ -66,12 +66,12 @@ def choose_and_fit(spec: SolvedSpec, task: Task, train: Tensor, valid: Tensor) -
 def inner_folds(parts: Sequence[Part], seed: int = 0) -> NDArray[np.int64]:
     """A fold 0..4 for each clip of these parts, each label spread as evenly as whole groups allow.
 
-    Clips of one group share a fold, where parts have ``groups``; labels are served from the rarest on.
+    Clips of one group share a fold, where parts have them; labels are served from the rarest on.
     """
     owned: dict[Hashable, set[int]] = {}
     of_clip: list[Hashable] = []
     for number, part in enumerate(parts):
-        names: Sequence[Hashable] = getattr(part, "groups", None) or [(number, i) for i in range(len(part))]
+        names: Sequence[Hashable] = part.groups or [(number, i) for i in range(len(part))]
         for name, target in zip(names, part.targets, strict=True):
             own = np.flatnonzero(target).tolist() if np.ndim(target) else [int(target)]
             owned.setdefault(name, set()).update(own or [-1])

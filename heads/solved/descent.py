@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 def minimise(
     inputs: Tensor, labels: Tensor, loss: Loss, start: Tensor, decay: Tensor, scale: Tensor, *,
-    tolerance: float, most: int,
+    tolerance: float, slight: float, most: int,
 ) -> Tensor:  # fmt: skip
     """The weights of the least ``loss(inputs @ weights) + sum(decay * weights ** 2) / 2``, per problem.
 
@@ -50,6 +50,7 @@ def minimise(
 
     Args:
         scale: about the root of the curvature along each weight: what makes all weights alike
+        slight: a value below it is as good as none: gains are no longer counted as shares of it
         most: iterations
 
     Shape:
@@ -65,7 +66,7 @@ def minimise(
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
     slope = _gradient(inputs, labels, here, decay) / scale
     for _ in range(most):
-        going = _dot(slope, slope) > 2 * tolerance * here.value
+        going = _dot(slope, slope) > 2 * tolerance * here.value.clamp(min=slight)
         found[alive] = here.weights
         if not going.any():
             break

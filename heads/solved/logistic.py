@@ -10,8 +10,9 @@ from featcache.heads.solved.descent import minimise, sigmoid_loss, softmax_loss
 from featcache.heads.solved.linear import LinearPath
 from featcache.heads.solved.spectrum import spectrum_of
 
-TOLERANCE = 1e-7  # of the loss: what is left to gain
-ON_PATH = 1e-5  # where strengths are only compared: a third of the time, the same scores
+# What is left to gain, as a share of the loss, and the loss [nats] below which it is a share of that.
+TIGHT = {"tolerance": 1e-7, "slight": 0.0}
+ON_PATH = {"tolerance": 1e-5, "slight": 1e-3}  # where strengths are only compared: a fifth of the time
 MOST = 300  # iterations a penalty
 
 
@@ -20,7 +21,7 @@ def fit_logistic(features: Tensor, labels: Tensor, kind: Kind, strengths: Sequen
 
     Minimises ``C * sum of losses + |W|^2 / 2`` on standardised features, the bias free, as
     scikit-learn's ``LogisticRegression`` does; each penalty starts from the solution of the one before.
-    A path is solved to ``ON_PATH``, a single strength to ``TOLERANCE``.
+    A path is solved to ``ON_PATH``, a single strength to ``TIGHT``.
 
     Args:
         strengths: C, from the strongest penalty (smallest) to the weakest
@@ -47,7 +48,7 @@ def fit_logistic(features: Tensor, labels: Tensor, kind: Kind, strengths: Sequen
         curvature = (shares * (1 - shares)).mean(dim=0).clamp(min=1e-6).unsqueeze(-1)  # (P, K, 1)
         weights = minimise(
             inputs, targets, loss, weights, decay, (curvature * energy + decay).sqrt(),
-            tolerance=TOLERANCE if len(strengths) == 1 else ON_PATH, most=MOST,
+            most=MOST, **(TIGHT if len(strengths) == 1 else ON_PATH),
         )  # fmt: skip
         path.append(weights.view(C, -1))
     solved = torch.stack(path)  # (S, C, r + 1)

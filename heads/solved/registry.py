@@ -38,7 +38,7 @@ _SPECS = (
         knob="C",
         strengths=tuple(10.0**power for power in range(-4, 5)),
         summary="logistic regression on standardised features, its penalty chosen",
-        formula="min C * sum_i loss(W x_i + b, y_i) + |W|^2 / 2",
+        formula="min C * sum_i loss(W x_i + b, y_i) + norm(W)^2 / 2",
         source="as scikit-learn's LogisticRegression; multi-label: one class against the rest",
     ),
     SolvedSpec(
@@ -47,7 +47,7 @@ _SPECS = (
         knob="alpha",
         strengths=tuple(10.0**power for power in range(6, -5, -1)),
         summary="least squares onto labels on standardised features, its penalty chosen",
-        formula="min |W x + b - y|^2 + alpha * |W|^2",
+        formula="min sum_i norm(W x_i + b - y_i)^2 + alpha * norm(W)^2",
         source="as scikit-learn's Ridge; targets 0 and 1, multi-label -1 and 1",
     ),
     SolvedSpec(

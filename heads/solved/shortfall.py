@@ -12,7 +12,7 @@ GAP = 0.02  # two points
 def shortfalls(results: Sequence[Result], has_cls: bool) -> list[str]:
     """A line for each ``linear`` or ``linear-mean`` more than two points below ``logreg``.
 
-    Compared are means over seeds and folds, of the same data set and layer. Solving is not the better
+    Compared are means over seeds and folds, of the same data set, layer and shots. Solving is not the better
     method by nature (its loss is the same): a trained head this far below it was not trained enough.
     """
     reads = {"linear": default_features(has_cls), "linear-mean": "mean"}
@@ -34,5 +34,6 @@ def shortfalls(results: Sequence[Result], has_cls: bool) -> list[str]:
     return lines
 
 
-def _key(cell: Cell, features: str) -> tuple[str, str, int, str]:
-    return cell.encoder, cell.dataset, cell.results[0]["layer"], features
+def _key(cell: Cell, features: str) -> tuple[object, ...]:
+    first = cell.results[0]
+    return cell.encoder, cell.dataset, first["layer"], first.shots, features

@@ -60,7 +60,7 @@ def run(esc10: Path, scratch: Path) -> None:
     whole = scratch / "float32.zarr"
     extract(manifest, out=whole, encoder="logmel", clip_seconds=5.0, store_dtype="float32", progress=True)
     heads = [FEWER.get(name, name) for name in HEADS]
-    settings = {"preset": "fast", "seeds": 5, "epochs": 30, "batch_size": 32, "say": print}
+    settings = {"preset": "fast", "seeds": 5, "epochs": 30, "batch_size": 32, "say": print, "solved": False}
     found = probe(whole, manifest, heads=heads, search=True, out=scratch / "heads", **settings)
     best = {result["head"]: {name: result[name] for name in ("lr", "weight_decay")} for result in found}
     for head, counts in SWEEP.items():
