@@ -308,6 +308,7 @@ def test_an_undertrained_linear_head_is_named(tmp_path: Path) -> None:
         own = {
             "head": head, "options": options, "layer": 1, "last_layer": True, "encoder": "e", "dataset": "d",
             "cache": {"dtype": "float16"}, "metric": "mAP", "test": {"mAP": value}, "fold": None,
+            "seed": 0, "training": None, "protocol": {},
         }  # fmt: skip
         return Result(own, tmp_path)
 

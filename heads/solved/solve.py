@@ -26,7 +26,8 @@ CPU = torch.device("cpu")
 MOST = 4e9  # [bytes] of features that a run makes unasked
 COPIES = 4  # of the features, in float32: what fitting holds at once
 UNUSED = (
-    "loss", "lr", "weight_decay", "training", "epoch", "epochs", "plateau", "kept_last", "at_edge", "match"
+    "loss", "lr", "weight_decay", "training", "epoch", "epochs", "plateau", "kept_last", "at_edge", "match",
+    "code",
 )  # fmt: skip
 SMALL = 1 << 22  # numbers below which threads wait for each other longer than they compute
 
@@ -78,7 +79,7 @@ def solve_and_test(
 
     Args:
         choices: solved heads with their features; one named twice is solved once
-        record: of the run that they belong to; goes into the line alone
+        record: of the run that they stand beside; goes into the line alone
 
     Raises:
         InputError: the features of a choice do not fit into memory.
@@ -171,7 +172,9 @@ def _describe(
             "clips": solved.clips,
         },
         "seed": 0,
-        "protocol": dict(record),
+        # How others were trained must not part rows of what is solved; whether splits may leak must.
+        "protocol": {key: value for key, value in record.items() if key == "allow_leak"},
+        "beside": dict(record),
         **dict.fromkeys(UNUSED),
         "valid": all_metrics(solved.on_valid, task.valid, task.kind),
         "valid_scores": [],
