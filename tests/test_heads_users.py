@@ -279,7 +279,8 @@ def test_a_head_of_a_file_trains_beside_others_and_comes_back_with_its_class(
     out = tmp_path / "out"
     own = f"{file}:MyHead"
     done = run("probe", cache, "--manifest", manifest, "--head", own, "--head", f"{own}:norm=batch",
-               "--head", "linear", "--epochs", 2, "--batch-size", 16, "--seeds", 2, "--no-solved", "--out", out)  # fmt: skip
+               "--head", "linear", "--epochs", 2, "--batch-size", 16, "--seeds", 2, "--no-solved",
+               "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     results = read_results([out])
     assert [result.label for result in results[::2]] == [own, f"{own}[norm=batch]", "linear[norm=batch]"]
