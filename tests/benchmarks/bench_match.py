@@ -74,7 +74,7 @@ def compare(sizes: tuple[int, int, int, int], binary: bool, device: str, repeats
         runs["bare bfloat16 product"] = lambda: torch.mm(halves[0], halves[1].T)
     for dtype in DTYPES:
         stored = as_stored(tokens, dtype)
-        used = engine(stored, prototypes()).__name__.rpartition("_")[-1]
+        used = engine(stored, prototypes()).__name__.rpartition(".")[-1]
         name = f"{used} {str(dtype)[6:]}"
         runs[name] = lambda stored=stored: step(match(stored, prototypes())[0], classify)  # type: ignore[misc]
         apart[name] = f"{difference(stored, prototypes()):.1e}"
