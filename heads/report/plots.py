@@ -24,7 +24,9 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 def draw_wins(wins: Wins, title: str) -> "Figure":
     """A square of win shares: row beats column, by more than one standard deviation."""
     K = len(wins.names)
-    figure, axes = _figure(2.4 + 0.85 * K, 1.9 + 0.75 * K)
+    names = _short(wins.names)
+    long = max(0, max(map(len, names), default=0) - 16)  # long names take room from the squares
+    figure, axes = _figure(2.4 + 0.85 * K + 0.13 * long, 1.9 + 0.75 * K + 0.07 * long)
     with np.errstate(invalid="ignore"):
         share = np.where(wins.compared > 0, wins.count / np.maximum(wins.compared, 1), np.nan)
     image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
@@ -36,7 +38,6 @@ def draw_wins(wins: Wins, title: str) -> "Figure":
             dark = share[i, j] < 0.5
             text = f"{wins.count[i, j]}/{wins.compared[i, j]}"
             axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
-    names = _short(wins.names)
     axes.set_xticks(range(K), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(K), names)
     axes.tick_params(length=0)
@@ -51,8 +52,9 @@ def draw_wins(wins: Wins, title: str) -> "Figure":
 def draw_ranks(ranks: Ranking) -> "Figure":
     """A bump chart: one line an encoder, from head to head; up is better."""
     columns = len(ranks.heads)
-    figure, axes = _figure(2.6 + 1.35 * columns, 1.6 + 0.55 * len(ranks.encoders))
-    encoders = _short(ranks.encoders)
+    encoders, heads = _short(ranks.encoders), _short(ranks.heads)
+    long = max(0, max(map(len, heads), default=0) - 16)
+    figure, axes = _figure(2.6 + 1.35 * columns + 0.1 * long, 1.6 + 0.55 * len(encoders) + 0.05 * long)
     for i, encoder in enumerate(encoders):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         rank = ranks.rank[i] + _aside(ranks, i)
@@ -66,7 +68,7 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     axes.set_yticks(range(1, top + 1))
     axes.set_ylim(top + 0.6, 0.4)
     axes.set_xlim(-0.25, columns - 0.45 + 0.085 * max(map(len, encoders)))
-    axes.set_xticks(range(columns), _short(ranks.heads), rotation=20, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(columns), heads, rotation=20, ha="right", rotation_mode="anchor")
     axes.set_ylabel("rank")
     axes.grid(axis="x", color="0.9", zorder=0)
     axes.tick_params(length=0)
