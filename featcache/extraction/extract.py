@@ -81,7 +81,8 @@ def extract(
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
         accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
-        path_column, label_column: of a CSV file, where they are not called path and labels
+        path_column: of a CSV file, where it is not called path
+        label_column: of a CSV file, where it is not called labels
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:

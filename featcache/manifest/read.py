@@ -23,7 +23,8 @@ def load_manifest(
     """A CSV file or, where ``path`` is a directory, its class folders.
 
     Args:
-        path_column, label_column: as for ``read_manifest``
+        path_column: as for ``read_manifest``
+        label_column: as for ``read_manifest``
 
     Raises:
         InputError: as ``read_manifest`` and ``from_folders``.
@@ -49,7 +50,8 @@ def read_manifest(
     where those are missing; semicolons or tabs may stand between cells. ``notes`` of the manifest say so.
 
     Args:
-        path_column, label_column: the columns to take for ``path`` and ``labels``
+        path_column: the column to take for ``path``
+        label_column: the column to take for ``labels``
 
     Raises:
         MissingError: there is no such file.
