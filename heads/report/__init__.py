@@ -1,6 +1,6 @@
 """Results, compared.
 
-- ``results``: one JSON line a trained head
+- ``results``, ``schema``: one JSON line a trained head, and what it must hold
 - ``metrics``: scores of logits
 - ``settings``, ``naming``: what a run is of but for its seed; names that tell apart what differs
 - ``summary``: mean and spread over seeds and folds

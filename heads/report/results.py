@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import InputError, MissingError
 from featcache.files import read_bytes, reason
+from featcache.heads.report.schema import is_result
 from featcache.jsonl import FILE_BYTES, append_lines, encode, read_lines
 
 RESULTS = "results.jsonl"
@@ -117,32 +118,10 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
         except OSError as error:
             raise InputError(f"{file} cannot be read: {reason(error)}") from error
         for number, line, _ in lines:
-            if line is None or not _is_result(line):
+            if line is None or not is_result(line):
                 raise InputError(f"{file} line {number} is not a result; wanted the results.jsonl of a probe")
             found[line["run"]] = Result(line, file.parent)
     return list(found.values())
-
-
-def _is_result(line: Mapping[str, Any]) -> bool:
-    """Whether a line has what every reader of results asks it for."""
-    names = [line.get(name) for name in ("run", "encoder", "dataset", "head", "metric")]
-    cache, scores, files = line.get("cache"), line.get("test") or line.get("valid"), line.get("files", {})
-    return (
-        all(isinstance(name, str) for name in names)
-        and isinstance(cache, dict)
-        and isinstance(cache.get("dtype"), str)
-        and isinstance(line.get("options"), dict)
-        and {"test", "valid", "fold", "seed", "layer", "last_layer", "epoch"} <= set(line)
-        and isinstance(line["seed"], str | int | None)
-        and all(isinstance(part, dict | None) for part in (line.get("protocol"), line.get("training")))
-        and isinstance(line["fold"], str | int | None)
-        and isinstance(line["epoch"], int | None)
-        and isinstance(line.get("seconds"), int | float)
-        and isinstance(scores, dict)
-        and isinstance(scores.get(line["metric"], ""), int | float | None)
-        and isinstance(files, dict)
-        and all(isinstance(path, str) for path in files.values())
-    )
 
 
 def known_results(home: Path) -> dict[str, Result]:

@@ -29,7 +29,7 @@ def question_of(result: Result) -> Settings:
     """
     clips, folded = dict(result.get("clips") or {}), result["fold"] is not None
     if result.shots is not None:  # a draw from the same train split asks the same question
-        clips["train"] = result["train_pool"]
+        clips["train"] = result.get("train_pool")
     counts = {"clips": sum(clips.values())} if folded else {f"clips.{part}": n for part, n in clips.items()}
     return _known({
         "manifest": (result.get("manifest") or {}).get("digest"), "task": result.get("task"),

@@ -1,5 +1,6 @@
 """Results in a few numbers: mean and spread over seeds and folds, and over nothing else."""
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,14 @@ def _cell(key: tuple[str, str, str], found: Sequence[Result]) -> Cell:
     return Cell(
         encoder=key[0], dataset=key[1], head=key[2], metric=own[0]["metric"],
         split="test" if own[0]["test"] else "valid", mean=statistics.fmean(means),
-        sd=statistics.stdev(spread) if len(spread) > 1 else None, runs=len(own), folds=len(means),
+        sd=_stdev(spread) if len(spread) > 1 else None, runs=len(own), folds=len(means),
         results=tuple(own), repeats=len(found) - len(own),
     )  # fmt: skip
+
+
+def _stdev(values: Sequence[float]) -> float:
+    # statistics.stdev raises AttributeError at NaN: the score of a class that no clip has.
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def summary_lines(results: Sequence[Result]) -> list[str]:
@@ -86,7 +92,7 @@ def summary_lines(results: Sequence[Result]) -> list[str]:
     header = ("encoder", "data set", "head", "score", "%", "epoch", "s")
     rows = [header]
     for cell in cells(results):
-        epochs = sorted({result["epoch"] for result in cell.results})
+        epochs = sorted({result["epoch"] or 0 for result in cell.results})
         chosen = str(epochs[0] or "solved") if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
         seconds = max(result["seconds"] for result in cell.results)
         over = f" over {cell.folds} folds" if cell.folds > 1 else ""
