@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.files import printable
+from featcache.files import quoted
 
 if TYPE_CHECKING:
     from featcache.cache.verify import Check
@@ -53,7 +53,7 @@ def list_caches(directory: Path, as_json: bool) -> None:
             click.echo(f"{row['name']:{width}}  unreadable: {row['problem']}")
             continue
         state = "complete" if row["complete"] else _percentage(row)
-        encoder = printable(row["encoder"])
+        encoder = quoted(row["encoder"])
         click.echo(
             f"{row['name']:{width}}  {encoder:12}  {row['dtype']:8}  {row['clips']:>9} clips  "
             f"{row['bytes'] / 1e9:>9.3f} GB  {state}"
@@ -145,7 +145,7 @@ def rm(paths: tuple[Path, ...], yes: bool) -> None:
             click.confirm(f"remove {path} ({size})?", abort=True)
         left = remove_cache(path)
         if left:
-            names = ", ".join(map(printable, left[:3])) + (", …" if len(left) > 3 else "")
+            names = ", ".join(map(quoted, left[:3])) + (", …" if len(left) > 3 else "")
             click.echo(f"removed the cache in {path}; what is not the cache's stays there: {names}")
         else:
             click.echo(f"removed {path}")
@@ -294,8 +294,8 @@ def _verdict(path: Path, check: "Check", repair: bool, removed: list[int]) -> It
 def _tree(record: dict[str, Any], indent: str = "  ") -> None:
     for field, value in record.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{printable(field)}:")
+            click.echo(f"{indent}{quoted(field)}:")
             _tree(value, indent + "  ")
         else:
-            text = printable(value) if isinstance(value, str) else json.dumps(value)
-            click.echo(f"{indent}{printable(field)}: {text}")
+            text = quoted(value) if isinstance(value, str) else json.dumps(value)
+            click.echo(f"{indent}{quoted(field)}: {text}")

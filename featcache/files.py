@@ -75,10 +75,10 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def printable(value: str) -> str:
+def quoted(value: str) -> str:
     """Text for a terminal, quoted where it holds what a terminal would act on.
 
-    >>> printable("eat"), printable("\\x1b[2J")
+    >>> quoted("eat"), quoted("\\x1b[2J")
     ('eat', '"\\\\u001b[2J"')
     """
     return value if value.isprintable() else json.dumps(value)

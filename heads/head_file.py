@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from featcache.arguments import COUNT
 from featcache.errors import InputError, MissingError
 from featcache.heads.options import SIZES
 
@@ -71,9 +72,9 @@ class HeadFile:
         if key == "grid":
             if value is None:
                 return None
-            if isinstance(value, list) and len(value) == 2 and all(map(_counts, value)):
+            if isinstance(value, list) and len(value) == 2 and all(map(COUNT.fits, value)):
                 return value[0], value[1]
-        elif _counts(value):
+        elif COUNT.fits(value):
             return int(value)
         wanted = "(F, T)" if key == "grid" else "a whole number, 1 or more"
         raise self._refused(f"it says {key}={value!r:.60}, not {wanted}")
@@ -97,7 +98,3 @@ def kind_of(tensor: Tensor) -> str:
 
 def _kind(dtype: str, shape: Sequence[int]) -> str:
     return f"{_KINDS.get(dtype, dtype)} {tuple(shape)}"
-
-
-def _counts(value: Any) -> bool:
-    return type(value) is int and value >= 1

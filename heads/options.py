@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from inspect import Parameter, signature
 from typing import Any, Literal, get_args, get_origin
 
+from featcache.arguments import is_number, is_whole
 from featcache.errors import InputError
 from featcache.heads.base import HeadSpec
 
@@ -98,9 +99,9 @@ def _wanted(option: Parameter, value: Any) -> tuple[str, bool]:
         return "true or false", isinstance(value, bool)
     if kind is float:
         if option.name == "dropout":
-            return "a number from 0 to below 1", _is_number(value) and 0 <= value < 1
-        least = -math.inf if _is_number(default) and default < 0 else 0
-        return "a number" if least else "a number, 0 or more", _is_number(value) and value >= least
+            return "a number from 0 to below 1", is_number(value) and 0 <= value < 1
+        least = -math.inf if is_number(default) and default < 0 else 0
+        return "a number" if least else "a number, 0 or more", is_number(value) and value >= least
     if kind in (int, int | None):
         return _wanted_int(kind, default, value)
     if get_origin(kind) is Literal:
@@ -109,10 +110,6 @@ def _wanted(option: Parameter, value: Any) -> tuple[str, bool]:
 
 
 def _wanted_int(kind: Any, default: Any, value: Any) -> tuple[str, bool]:
-    least = -math.inf if type(default) is int and default < 1 else 1
+    least = -math.inf if is_whole(default) and default < 1 else 1
     words = "a whole number" + (", 1 or more" if least == 1 else "")
-    return words, (type(value) is int and value >= least) or (value is None and kind is not int)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return words, (is_whole(value) and value >= least) or (value is None and kind is not int)

@@ -8,7 +8,7 @@ from featcache.arguments import FROM_ZERO, check
 from featcache.cache.format.durable import replace_file
 from featcache.errors import InputError
 from featcache.heads.report.formats import Grid, csv_text, latex, markdown
-from featcache.heads.report.plots import draw_ranks, draw_shots, draw_wins, write_figure
+from featcache.heads.report.plots import draw_curves, draw_ranks, draw_wins, write_figure
 from featcache.heads.report.published import published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
 from featcache.heads.report.results import read_results
@@ -96,5 +96,5 @@ def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path
     if len(ranked.encoders) > 1:
         files += write_figure(draw_ranks(ranked), folder / "ranks")
     if len({cell.results[0].shots for cell in found}) > 1:
-        files += write_figure(draw_shots(found), folder / "shots")
+        files += write_figure(draw_curves(found), folder / "shots")
     return files

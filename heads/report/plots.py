@@ -78,7 +78,7 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     return figure
 
 
-def draw_shots(cells: Sequence[Cell]) -> "Figure":
+def draw_curves(cells: Sequence[Cell]) -> "Figure":
     """Learning curves: score over train clips a class, one line a head, a panel for each data set.
 
     The band is ± one standard deviation over seeds. A head on all clips stands at the right, one

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from featcache.errors import CacheError
-from featcache.files import open_own, open_regular, printable, read_bytes
+from featcache.files import open_own, open_regular, quoted, read_bytes
 
 LOCK = "lock"
 _LONGEST = 4096  # [bytes] of its text
@@ -106,4 +106,4 @@ def _owner(text: str) -> str:
         pid, host = owner["pid"], owner["host"]
     except (ValueError, KeyError, TypeError):  # filelock's own lines, or half written at this moment
         pid, host, *_ = [*text.split(), "?", "?"]
-    return printable(f"process {pid} on {host}")
+    return quoted(f"process {pid} on {host}")
