@@ -13,7 +13,7 @@ import argparse
 import platform
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +24,12 @@ from torch import Tensor
 from featcache.audio.fbank import KaldiFbank, mel_bands
 from featcache.audio.melspec import MelDecibels
 
-Trainer = Callable[[Sequence[Tensor]], list[Tensor]]
-
 
 class Case(NamedTuple):
     """One setting of a filter bank, and how torchaudio computes it for one clip."""
 
     name: str
-    trainer: Trainer
+    fbank: KaldiFbank | MelDecibels
     one: Callable[[Tensor], Tensor]
     sample_rate: int
 
@@ -115,10 +113,10 @@ def compare(case: Case, batch: int, seconds: float, device: str, repeats: int) -
     ours, theirs, bound = [], [], []
     for _ in range(repeats):
         bound.append(seconds_of(least, device))
-        ours.append(seconds_of(lambda: case.bank(waves), device))
+        ours.append(seconds_of(lambda: case.fbank(waves), device))
         theirs.append(seconds_of(loop, device))
-    gap = max((a - b).abs().max().item() for a, b in zip(case.bank(waves), loop(), strict=True))
-    most = f"{min(theirs) / min(bound):.1f}" if isinstance(case.bank, KaldiFbank) else "–"
+    gap = max((a - b).abs().max().item() for a, b in zip(case.fbank(waves), loop(), strict=True))
+    most = f"{min(theirs) / min(bound):.1f}" if isinstance(case.fbank, KaldiFbank) else "–"
     rates = batch / min(ours), batch / min(theirs)
     print(
         f"| {case.name} | {batch} of {seconds:g} s | {rates[0]:.0f} | {rates[1]:.0f} "

@@ -172,7 +172,7 @@ def loader(workers: int) -> Callable[[Data], Read]:
 
         def read(wanted: Sequence[Array]) -> None:
             rows[:] = [some.tolist() for some in wanted]
-            for some, (tokens, _, _) in zip(wanted, batches, strict=True):
+            for some, (tokens, _) in zip(wanted, batches, strict=True):
                 data.check(tokens.numpy(), some)
 
         return read

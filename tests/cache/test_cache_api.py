@@ -146,3 +146,13 @@ def test_what_a_dataset_cannot_be_made_of_is_said(make_tokens: Make, tmp_path: P
         cache.dataset(split="train")
     with pytest.raises(MissingError, match="no manifest at"):
         cache.dataset(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor], ids=["int", "numpy", "torch"])
+def test_a_dataset_takes_the_numbers_of_any_sampler(
+    make_cache: MakeCache, kind: Callable[[int], Any]
+) -> None:
+    data = make_cache().dataset()
+    tokens, valid = data[kind(3)]
+    assert torch.equal(tokens, data.cache.gather([3])[0])
+    assert torch.equal(valid, data.cache.mask([3])[0])

@@ -10,6 +10,8 @@ import torch
 from featcache.cache import CacheWriter, TokenCache, dequantize
 from featcache.cache.format.dtypes import STORE_DTYPES, store_dtype
 from featcache.cache.format.quantize import quantize
+from featcache.cache.write.clip_buffer import _is_finite
+from featcache.cache.write.writer import _mean
 from featcache.errors import InputError
 
 # Largest error of a value, as a fraction of its token's largest magnitude: half of the last bit kept.
@@ -128,3 +130,27 @@ def test_unknown_dtypes_and_odd_widths_are_refused(make_cache: Callable[..., Tok
         make_cache(dtype="int4", dim=7)
     with pytest.raises(InputError, match="no codec named 'zst'; did you mean 'zstd'"):
         make_cache(codec="zst")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_finite_is_told_by_the_bits_of_every_16_bit_float(dtype: torch.dtype) -> None:
+    floats = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    found = [_is_finite(value) for value in floats.view(-1, 1)]
+    assert found == floats.isfinite().tolist()
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, -torch.nan, 3.4e38, -3.4e38, -0.0])
+def test_one_float32_that_is_not_finite_is_seen_among_others(value: float) -> None:
+    floats = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    floats[3, 2] = value
+    assert _is_finite(floats) == bool(floats.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("rows", [0, 1, 511, 512, 1300])
+def test_a_mean_is_that_of_float64(dtype: torch.dtype, rows: int) -> None:
+    tokens = (torch.randn(rows, 24, generator=torch.Generator().manual_seed(rows)) * 100).to(dtype)
+    wanted = tokens.double().sum(dim=0) / max(rows, 1)
+    found = _mean(tokens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)

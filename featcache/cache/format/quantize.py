@@ -1,5 +1,6 @@
 """From floats to the integers of int8 and int4 caches, and back."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,11 +11,13 @@ from featcache.errors import InputError
 def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
 
+    In NumPy, which works in the thread of the caller: a clip is too little to share.
+
     Args:
-        work: memory to compute in
+        work: memory to compute in; it may be ``tokens``, which are lost then
 
     Shape:
-        - tokens: (n, D) floats
+        - tokens: (n, D) floats on the CPU
         - work: (n, D) float32
         - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
 
@@ -22,13 +25,16 @@ def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> t
     >>> integers.tolist(), round(scale.item(), 4)
     ([[127, -50]], 0.01)
     """
-    values = tokens.float() if work is None else work.copy_(tokens)
-    scale = torch.maximum(values.amax(dim=1), -values.amin(dim=1)).abs() / dtype.steps  # (n,)
+    values = tokens.float().numpy()
+    out = np.empty_like(values) if work is None else work.numpy()
+    largest = np.maximum(values.max(axis=1), -values.min(axis=1))  # NaN where there is one
+    scale = np.abs(largest) / np.float32(dtype.steps)  # (n,)
     # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
-    divisor = scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    values = torch.div(values, divisor, out=work).round_()
-    integers = values.clamp_(-dtype.steps, dtype.steps).to(torch.int8)  # (n, D)
-    return (_pack_int4(integers) if dtype.bits == 4 else integers), scale
+    divisor = np.maximum(scale, np.finfo(np.float32).tiny)[:, None]
+    with np.errstate(invalid="ignore"):  # NaN and infinities: their scale tells of them
+        np.rint(np.divide(values, divisor, out=out), out=out)  # never beyond dtype.steps
+        integers = torch.from_numpy(out.astype(np.int8))  # (n, D)
+    return (_pack_int4(integers) if dtype.bits == 4 else integers), torch.from_numpy(scale)
 
 
 def dequantize(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:

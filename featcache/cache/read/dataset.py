@@ -61,8 +61,8 @@ class TokenDataset(Dataset[tuple[Tensor, ...]]):
         return len(self.rows)
 
     def __getitem__(self, index: int | Sequence[int]) -> tuple[Tensor, ...]:
-        if isinstance(index, int):
-            return tuple(part[0] for part in self[[index]])
+        if np.ndim(index) == 0:  # a number of any kind: samplers give numpy's and torch's, too
+            return tuple(part[0] for part in self[[int(index)]])  # type: ignore[arg-type]
         rows = self.rows[np.asarray(index, dtype=np.int64)]
         stored = self.cache.gather(rows, self.layer, out=self._shared_buffer(len(rows)))
         tokens = dequantize(stored, self.cache.scales(rows, self.layer), self.cache.store.name)

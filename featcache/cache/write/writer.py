@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from featcache.cache.write.lock import WriterLock
 from featcache.cache.write.recovery import check_target, open_layout, recover, shard_row_count
 from featcache.cache.write.shard_queue import ShardQueue
 from featcache.errors import InputError
+
+_SUMMED = 512  # rows of a float32 sum: a sum of block sums rounds less off than one long sum
 
 
 class CacheWriter:
@@ -189,7 +192,14 @@ class CacheWriter:
 
 
 def _mean(tokens: Tensor) -> Tensor:
-    """(n, D) to (D,) float32; of no tokens it is zero."""
+    """(n, D) to (D,) float32, in the thread of the caller; of no tokens it is zero."""
+    if tokens.dtype == torch.float32:
+        rows = tokens.detach().numpy()
+        with np.errstate(over="ignore", invalid="ignore"):  # as torch: beyond the range it is infinite
+            sums = [
+                rows[start : start + _SUMMED].sum(axis=0) for start in range(0, max(len(rows), 1), _SUMMED)
+            ]
+            return torch.from_numpy(np.sum(sums, axis=0) / np.float32(max(len(rows), 1)))
     total = torch.zeros(tokens.shape[1])
     for block in small_blocks(tokens):
         total += block.sum(dim=0, dtype=torch.float32)
