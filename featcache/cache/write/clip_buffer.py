@@ -97,8 +97,8 @@ def _is_finite(stored: Tensor) -> bool:
     signed = _bits(stored)
     unsigned = signed.view(f"u{signed.itemsize}")
     infinity = _INFINITY[stored.dtype]
-    most, least = int(signed.max(initial=0)), int(unsigned.max(initial=0))  # above and below zero
-    return most < infinity and least < infinity + (1 << (8 * signed.itemsize - 1))
+    sign = 1 << (8 * signed.itemsize - 1)  # with it set, the largest of unsigned bits is the lowest float
+    return int(signed.max(initial=0)) < infinity and int(unsigned.max(initial=0)) < infinity + sign
 
 
 def copy_alone(out: Tensor, tokens: Tensor) -> None:
