@@ -1,9 +1,13 @@
 """What all tests share: made-up audio, small manifests, and a home that is not the user's."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; before torch loads. Tests of threads ask for theirs
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
