@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from featcache.errors import Interrupted
 from featcache.heads.data.tasks import Part, Sealed
+from featcache.heads.probing.presets import PRESETS
 from featcache.heads.probing.probe import probe
 from featcache.heads.probing.search import TRIALS, Plan, rungs
 from featcache.heads.probing.study import Study
@@ -46,10 +48,11 @@ def test_a_search_finds_settings_and_lists_its_trials(make_tokens: Make, tmp_pat
         ("linear", 0), ("linear", 1), ("protobin", 0), ("protobin", 1)
     ]  # fmt: skip
     listed = trials(tmp_path)
-    assert len(listed) == 2 * 8
+    assert len([line for line in listed if line["number"] < 8]) == 2 * 8
     for head, low, high in (("linear", 1e-4, 5e-2), ("protobin", 2e-3, 8e-2)):
         own = [line for line in listed if line["head"] == head]
-        assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in own)
+        within = [line for line in own if line["number"] < 8]  # later ones lie beyond the range
+        assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in within)
         done = [line for line in own if line["status"] == "done"]
         best = max(done, key=lambda line: max(line["scores"]))
         assert {result["lr"] for result in results if result["head"] == head} == {best["lr"]}
@@ -295,3 +298,41 @@ def test_two_ranks_find_what_one_process_finds(make_tokens: Make, tmp_path: Path
     assert [result["lr"] for result in shared] == [result["lr"] for result in alone]
     for one, other in zip(alone, shared, strict=True):
         assert other["valid_scores"] == pytest.approx(one["valid_scores"], abs=1e-6)
+
+
+def test_where_the_best_rate_lies_at_the_end_of_its_range_a_decade_beyond_is_tried(
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the same command again replays these trials as it does the others."""
+    low = replace(PRESETS["plateau"], lr_range=(1e-5, 1e-3))
+    monkeypatch.setitem(PRESETS, "plateau", low)
+    made = make_tokens()
+    (found, _) = probe(*made, heads=["linear:norm=none"], out=tmp_path, **SEARCH)
+    beyond = [line["lr"] for line in trials(tmp_path)[8:]]
+    assert beyond == pytest.approx([1e-3 * 10 ** (step / 3) for step in (1, 2, 3)])
+    assert found["lr"] in beyond
+    assert found["at_edge"] is (found["lr"] == pytest.approx(1e-2))
+    (tmp_path / "results.jsonl").unlink()
+    again, _ = probe(*made, heads=["linear:norm=none"], out=tmp_path, **SEARCH)
+    assert numbers([again]) == numbers([found])
+    assert len(trials(tmp_path)) == 11
+
+
+@pytest.mark.parametrize(
+    ("best", "beyond"), [(1.2e-4, (1e-5, 10**-4.5)), (1e-3, None), (9e-3, (10**-1.5, 1e-1))]
+)
+def test_a_study_goes_on_beyond_the_end_at_which_its_best_lies(
+    best: float, beyond: tuple[float, float] | None
+) -> None:
+    study = Study({"lr": (1e-4, 1e-2), "weight_decay": (1e-5, 1e-3)}, sobol=2, seed=0)
+    study.ask(2)
+    assert study.widen({"lr": best, "weight_decay": 2e-5}, 2) is (beyond is not None)
+    if beyond:
+        asked = study.ask(2)
+        assert sorted(own["lr"] for own in asked) == pytest.approx(beyond)
+        assert {own["weight_decay"] for own in asked} == {2e-5}
+
+
+def test_fixed_rates_and_published_protocols_are_not_widened(make_tokens: Make, tmp_path: Path) -> None:
+    assert PRESETS["unmute"].beyond == 0
+    assert not Study({"weight_decay": (1e-5, 1e-3)}, sobol=2, seed=0).widen({"weight_decay": 1e-5}, 2)

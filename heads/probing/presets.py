@@ -74,6 +74,7 @@ class Preset:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each head
     sobol: int = 0  # trials of a search; none: hyperparameters are fixed
     tpe: int = 0
+    beyond: int = 0  # and so many learning rates past an end of the range, where the best lies there
     seeds: int = 1  # runs of what was chosen
     lr_range: Range = (1e-4, 7e-3)
     prototype_lr_range: Range = (2e-3, 8e-2)
@@ -165,6 +166,7 @@ PLATEAU = Preset(
     options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH},
     sobol=16,
     tpe=16,
+    beyond=3,
     seeds=3,
     lr_range=(1e-4, 5e-2),
 )

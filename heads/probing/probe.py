@@ -284,8 +284,8 @@ def _plan(protocol: Preset, trials: int | None, seed: int) -> Plan:
             options=("search", "trials"),
         )
     if trials is None:
-        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, seed=seed)
-    return Plan(sobol=trials - trials // 2, tpe=trials // 2, seed=seed)
+        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, beyond=protocol.beyond, seed=seed)
+    return Plan(sobol=trials - trials // 2, tpe=trials // 2, beyond=protocol.beyond, seed=seed)
 
 
 def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":

@@ -31,6 +31,7 @@ class Plan:
     sobol: int = 25
     tpe: int = 25
     width: int = 5  # proposals between which TPE learns nothing; our choice
+    beyond: int = 0  # learning rates that are tried past an end of their range, where the best lies there
     seed: int = 0
 
     def rounds(self) -> Iterator[range]:
@@ -67,6 +68,13 @@ class _Search:
         settings: list[dict[str, Any]] = list(self.study.ask(count))
         return [replace(self.base, **own) for own in settings]
 
+    def widen(self, count: int) -> bool:
+        """Whether the next ``count`` trials lie beyond the range: where the best lies at its edge."""
+        if self.best is None:
+            return False
+        own = {name: getattr(self.best.trial, name) for name in self.study.space}
+        return self.study.widen(own, count)
+
     def take(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             self.study.end(len(self.outcomes), outcome)
@@ -102,6 +110,10 @@ def search(
     known = _read_trials(out / TRIALS)
     for numbers in plan.rounds():
         _round(experiment, searches, numbers, training, out, known, ranks, watch)
+    if plan.beyond:
+        total = plan.sobol + plan.tpe
+        at_edge = [own for own in searches if own.widen(plan.beyond)]
+        _round(experiment, at_edge, range(total, total + plan.beyond), training, out, known, ranks, watch)
     return [own.best for own in searches]
 
 

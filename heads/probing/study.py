@@ -4,6 +4,7 @@ An optuna study in memory, seeded per trial number: asked in the same order it p
 trials, so a search that was cut off is replayed from its recorded scores and goes on unchanged.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,30 @@ from optuna.trial import FrozenTrial, TrialState
 from featcache.heads.training.rng import mixed_seed
 from featcache.heads.training.trial import Outcome
 
-Ranges = Mapping[str, tuple[float, float]]
+Range = tuple[float, float]
+Ranges = Mapping[str, Range]
+EDGE = 0.1  # of a range, in logarithms: a best trial so near to its end may have a better one beyond
+
+
+def edge_of(value: float, bounds: Range) -> int:
+    """At which end of a range a value lies: -1 or 1, or 0 for neither.
+
+    >>> [edge_of(lr, (1e-4, 1e-1)) for lr in (1e-4, 3e-3, 9e-2)]
+    [-1, 0, 1]
+    """
+    low, high = map(math.log, bounds)
+    place = (math.log(value) - low) / (high - low)
+    return (place > 1 - EDGE) - (place < EDGE)
+
+
+def widened(bounds: Range, edge: int) -> Range:
+    """A range with one more decade at one end.
+
+    >>> widened((1e-3, 1e-1), 1)
+    (0.001, 1.0)
+    """
+    low, high = bounds
+    return (low / 10, high) if edge < 0 else (low, high * 10)
 
 
 class Study:
@@ -50,6 +74,28 @@ class Study:
         trial = self.study.ask(self.space)
         self.trials.append(trial)
         return {name: float(trial.params[name]) for name in self.space}
+
+    def widen(self, best: Mapping[str, float], count: int) -> bool:
+        """Where the best learning rate lies at an end of its range, propose ``count`` beyond it next.
+
+        They lie evenly over one more decade, with the other settings of the best.
+
+        Args:
+            best: the settings of the best trial so far
+        """
+        space = self.space.get("lr")
+        if not isinstance(space, FloatDistribution):  # it was given, not searched
+            return False
+        bounds = (space.low, space.high)
+        edge = edge_of(best["lr"], bounds)
+        if not edge:
+            return False
+        low, high = widened(bounds, edge)
+        self.space["lr"] = FloatDistribution(low, high, log=True)
+        start = bounds[0] if edge < 0 else bounds[1]
+        for step in range(1, count + 1):
+            self.study.enqueue_trial({**best, "lr": min(max(start * 10 ** (edge * step / count), low), high)})
+        return True
 
     def hear(self, epoch: int, scores: Mapping[int, float]) -> set[int]:
         """Take the scores of running trials, by number, after an epoch; the trials to stop.
