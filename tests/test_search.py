@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from featcache.errors import Interrupted
+from featcache.heads.checkpoint import load
 from featcache.heads.data.tasks import Part, Sealed
 from featcache.heads.probing.presets import PRESETS
 from featcache.heads.probing.probe import probe
 from featcache.heads.probing.search import TRIALS, Plan, rungs
 from featcache.heads.probing.study import Study
-from featcache.heads.report.results import Result
+from featcache.heads.report.results import Result, read_results
+from featcache.heads.report.summary import cells
 from featcache.heads.training.resume import Saver
 from featcache.heads.training.trial import Outcome, Trial
 from featcache.jsonl import records
@@ -185,10 +187,10 @@ def test_poisoned_test_labels_change_nothing_but_the_test_score(make_tokens: Mak
     poisoned = tmp_path / "poisoned" / manifest.name
     poisoned.parent.mkdir()
     lines = [line.split(",") for line in manifest.read_text().splitlines()]
-    for cells in lines:
-        if cells[3] == "test":
-            cells[1] = "label1" if cells[1] == "label0" else "label0"
-    poisoned.write_text("".join(",".join(cells) + "\n" for cells in lines))
+    for fields in lines:
+        if fields[3] == "test":
+            fields[1] = "label1" if fields[1] == "label0" else "label0"
+    poisoned.write_text("".join(",".join(cells) + "\n" for fields in lines))
     # The study is named after the manifest's digest: without that the proposals are the same.
     one = probe(
         cache,
@@ -307,13 +309,13 @@ def test_where_the_best_rate_lies_at_the_end_of_its_range_a_decade_beyond_is_tri
     low = replace(PRESETS["plateau"], lr_range=(1e-5, 1e-3))
     monkeypatch.setitem(PRESETS, "plateau", low)
     made = make_tokens()
-    (found, _) = probe(*made, heads=["linear:norm=none"], out=tmp_path, **SEARCH)
+    (found, _) = probe(*made, heads=["linear:norm=none,standardize=none"], out=tmp_path, **SEARCH)
     beyond = [line["lr"] for line in trials(tmp_path)[8:]]
     assert beyond == pytest.approx([1e-3 * 10 ** (step / 3) for step in (1, 2, 3)])
     assert found["lr"] in beyond
     assert found["at_edge"] is (found["lr"] == pytest.approx(1e-2))
     (tmp_path / "results.jsonl").unlink()
-    again, _ = probe(*made, heads=["linear:norm=none"], out=tmp_path, **SEARCH)
+    again, _ = probe(*made, heads=["linear:norm=none,standardize=none"], out=tmp_path, **SEARCH)
     assert numbers([again]) == numbers([found])
     assert len(trials(tmp_path)) == 11
 
@@ -336,3 +338,34 @@ def test_a_study_goes_on_beyond_the_end_at_which_its_best_lies(
 def test_fixed_rates_and_published_protocols_are_not_widened(make_tokens: Make, tmp_path: Path) -> None:
     assert PRESETS["unmute"].beyond == 0
     assert not Study({"weight_decay": (1e-5, 1e-3)}, sobol=2, seed=0).widen({"weight_decay": 1e-5}, 2)
+
+
+def test_a_search_chooses_norm_and_standardize_where_they_are_not_given(
+    make_tokens: Make, tmp_path: Path
+) -> None:
+    """Folds and seeds may choose differently, and are one row all the same; what is given is not searched."""
+    settings = SEARCH | {"trials": 12, "epochs": 2, "folds": True}
+    probe(
+        *make_tokens(folds=3),
+        heads=["linear", "linear-mean:norm=layer"],
+        folds=True,
+        out=tmp_path,
+        **settings,
+    )
+    listed = [line for line in trials(tmp_path) if line["head"] == "linear"]
+    assert {line["options"]["norm"] for line in listed} == {"none", "batch", "layer"}
+    assert {line["options"]["standardize"] for line in listed} == {"none", "channel"}
+    given = [line for line in trials(tmp_path) if line["head"] == "linear-mean"]
+    assert {line["options"]["norm"] for line in given} == {"layer"}
+    found = cells(read_results([tmp_path]))
+    assert [(cell.head, cell.folds, cell.runs) for cell in found] == [
+        ("linear", 3, 6), ("linear-mean[norm=layer]", 3, 6)
+    ]  # fmt: skip
+    assert all(result["searched"] == ["norm", "standardize"] for result in found[0].results)
+    head = load(found[0].results[0].file("head"))
+    assert head.config["norm"] in ("none", "layer")  # a batch norm is in the weights
+
+
+def test_the_published_search_has_rates_and_decays_alone(make_tokens: Make, tmp_path: Path) -> None:
+    (found, _) = probe(*make_tokens(), heads=["linear"], out=tmp_path, preset="unmute", **SEARCH)
+    assert (found["options"], found["searched"]) == ({}, [])

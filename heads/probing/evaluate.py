@@ -68,6 +68,7 @@ def describe(
         **setting(experiment, trial.task, trial.layer),
         "head": trial.head,
         "options": dict(trial.options),
+        "searched": list(trial.searched),
         "code": trial.spec.code,
         "loss": trial.loss,
         "lr": trial.lr,

@@ -65,14 +65,14 @@ class _Search:
         self.outcomes: list[Outcome] = []
 
     def propose(self, count: int) -> list[Trial]:
-        settings: list[dict[str, Any]] = list(self.study.ask(count))
-        return [replace(self.base, **own) for own in settings]
+        return [_with(self.base, own) for own in self.study.ask(count)]
 
     def widen(self, count: int) -> bool:
         """Whether the next ``count`` trials lie beyond the range: where the best lies at its edge."""
         if self.best is None:
             return False
-        own = {name: getattr(self.best.trial, name) for name in self.study.space}
+        trial = self.best.trial
+        own = {name: trial.options.get(name, getattr(trial, name, None)) for name in self.study.space}
         return self.study.widen(own, count)
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
@@ -85,6 +85,13 @@ class _Search:
         """The trial with the best validation score; the first of equals; None where all failed."""
         done = [outcome for outcome in self.outcomes if outcome.status == "done"]
         return max(done, key=lambda outcome: outcome.score, default=None)
+
+
+def _with(base: Trial, settings: Mapping[str, Any]) -> Trial:
+    """A trial with what was proposed: its own fields, and options of its head."""
+    own = {name: value for name, value in settings.items() if name not in base.searched}
+    options = {name: settings[name] for name in base.searched}
+    return replace(base, **own, options={**base.options, **options})
 
 
 def search(
