@@ -190,7 +190,7 @@ def test_poisoned_test_labels_change_nothing_but_the_test_score(make_tokens: Mak
     for fields in lines:
         if fields[3] == "test":
             fields[1] = "label1" if fields[1] == "label0" else "label0"
-    poisoned.write_text("".join(",".join(cells) + "\n" for fields in lines))
+    poisoned.write_text("".join(",".join(fields) + "\n" for fields in lines))
     # The study is named after the manifest's digest: without that the proposals are the same.
     one = probe(
         cache,
@@ -348,7 +348,6 @@ def test_a_search_chooses_norm_and_standardize_where_they_are_not_given(
     probe(
         *make_tokens(folds=3),
         heads=["linear", "linear-mean:norm=layer"],
-        folds=True,
         out=tmp_path,
         **settings,
     )
