@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from featcache.audio.fbank import KaldiFbank
-from featcache.encoders import ENCODERS, Encoder, beats_encoder, dasheng, eat, encoder_spec
+from featcache.encoders import (
+    ENCODERS,
+    Encoder,
+    beats_encoder,
+    build_encoder,
+    dasheng,
+    eat,
+    encoder_spec,
+)
 from featcache.encoders.asit import IGNORED as ASIT_IGNORED
 from featcache.encoders.ast import load_ast
 from featcache.encoders.ast import rename as rename_ast
@@ -23,6 +31,7 @@ from featcache.encoders.audiomae import IGNORED as MAE_IGNORED
 from featcache.encoders.patches import Patches
 from featcache.encoders.positions import mae_positions, stretch
 from featcache.encoders.vit import mae_vit
+from featcache.errors import InputError, MismatchError
 from featcache.weights.checkpoint import Checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -272,6 +281,121 @@ def test_the_same_checkpoint_under_other_names_loads(
     full = listed(GOLDEN / keys)
     state = {name(key): tensor for key, tensor in full.state.items() if not key.startswith("front_end")}
     load(Checkpoint(state=state, source="other").without("module."))
+
+
+@pytest.mark.parametrize(("name", "cut"), [("audiomae", 64), ("eat", 64), ("ast", 101), ("beats", 62)])
+def test_extraction_gives_a_long_clip_what_its_authors_give_the_whole_file(
+    name: str, cut: int, small_encoder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """AudioMAE and EAT take mean and frames of 12.3 s and cut them; BEATs' own length is the clip's."""
+    import soundfile
+
+    import featcache
+
+    wave = (0.1 * torch.randn(196_800, generator=torch.Generator().manual_seed(0)) + 0.05).clamp(-1, 1)
+    wave[:80_000] *= 0.2
+    soundfile.write(tmp_path / "long.wav", wave.numpy(), 16_000, subtype="FLOAT")
+    (tmp_path / "clips.csv").write_text("path,labels\nlong.wav,x\n")
+    encoder = small_encoder(name)
+    result = featcache.extract(
+        tmp_path / "clips.csv", encoder=encoder, store_dtype="float32", out=tmp_path / "c.zarr"
+    )
+    assert (result.cut, round(result.cut_largest, 2)) == (1, 2.3)
+    cache = featcache.TokenCache.open(tmp_path / "c.zarr")
+    with torch.inference_mode():
+        whole, ten = (
+            encoder(torch.stack(encoder.frontend([each])), [encoder.depth]).tokens[encoder.depth][0]
+            for each in (wave, wave[:160_000])
+        )
+    N = encoder.grid[0] * cut
+    torch.testing.assert_close(cache.tokens([0])[0][:N], (ten if name == "beats" else whole)[:N])
+    assert name == "beats" or not torch.allclose(whole, ten, atol=0.01)
+    assert cache.num_valid[0] == N
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "output"), [("audiomae", "tokens_pert_long12s"), ("eat", "tokens_pert_long12s")]
+)
+def test_extraction_of_a_long_file_has_the_reference_statistics(
+    name: str, output: str, tmp_path: Path
+) -> None:
+    import soundfile
+
+    import featcache
+
+    wanted = json.loads((SHARED / name / "meta.json").read_text())["outputs"][output]
+    soundfile.write(tmp_path / "long.wav", golden_wave(12.3).numpy(), 16_000, subtype="FLOAT")
+    (tmp_path / "clips.csv").write_text("path,labels\nlong.wav,x\n")
+    featcache.extract(
+        tmp_path / "clips.csv", encoder=name, weights=str(SHARED / name / "small_pert.safetensors"),
+        encoder_options={"num_heads": 4}, store_dtype="float32", out=tmp_path / "c.zarr",
+    )  # fmt: skip
+    cache = featcache.TokenCache.open(tmp_path / "c.zarr")
+    rows = torch.cat([torch.as_tensor(cache.cls([0]))[:, None], torch.as_tensor(cache.tokens([0]))], dim=1)
+    found = [rows.mean(), rows.std(correction=0), rows.abs().max(), *rows.flatten()[:4]]
+    expected = [wanted["mean"], wanted["std"], wanted["absmax"], *wanted["first4"]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+HEADS = [("audiomae", 96), ("eat", 96), ("dasheng", 96), ("ast", 48), ("birdmae", 96), ("asit", 96)]
+
+
+@pytest.mark.parametrize(("name", "dim"), HEADS)
+def test_the_number_of_heads_is_never_guessed(
+    name: str, dim: int, small_weights: Callable[[str], str]
+) -> None:
+    with pytest.raises(InputError, match=rf"is {dim} wide, a size that was not published, .* give num_heads"):
+        build_encoder(name, small_weights(name))
+    with pytest.raises(InputError, match=rf"is {dim} wide, which 5 attention heads do not divide"):
+        build_encoder(name, small_weights(name), options={"num_heads": 5})
+    assert build_encoder(name, small_weights(name), options={"num_heads": "4"}).settings()["num_heads"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "config"),
+    [("dasheng", "config", {"num_heads": 4}), ("eat", "cfg", {"model": {"num_heads": 4}})],
+)
+def test_the_number_of_heads_is_what_the_container_says(
+    name: str, key: str, config: dict[str, Any], small_weights: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "w.pt")
+    torch.save({"model": load_file(small_weights(name)), key: config}, path)
+    assert build_encoder(name, path).settings()["num_heads"] == 4
+    with pytest.raises(MismatchError, match="states 4 attention heads in its configuration, not num_heads=8"):
+        build_encoder(name, path, options={"num_heads": 8})
+
+
+def test_a_student_without_its_teacher_is_refused(tmp_path: Path) -> None:
+    torch.save({"student": {"module.backbone.cls_token": torch.zeros(1)}}, tmp_path / "student.pt")
+    with pytest.raises(InputError, match="holds a student and no teacher, whose weights are the ones to use"):
+        build_encoder("asit", str(tmp_path / "student.pt"))
+
+
+def test_options_that_are_none_are_refused(small_weights: Callable[[str], str]) -> None:
+    weights = small_weights("audiomae")
+    with pytest.raises(InputError, match="no option of audiomae named 'num_head'; did you mean 'num_heads'"):
+        build_encoder("audiomae", weights, options={"num_head": 4})
+    with pytest.raises(InputError, match="num_heads of audiomae is 'four'; wanted a whole number"):
+        build_encoder("audiomae", weights, options={"num_heads": "four"})
+    with pytest.raises(InputError, match="final_norm of audiomae is 'maybe'; wanted true or false"):
+        build_encoder("audiomae", weights, options={"final_norm": "maybe"})
+    with pytest.raises(InputError, match="logmel takes no options; leave out num_heads"):
+        build_encoder("logmel", options={"num_heads": 4})
+
+
+def test_audiomae_can_keep_its_last_block_as_it_is(
+    small_encoder: Callable[..., Any], small_weights: Callable[[str], str]
+) -> None:
+    options = {"num_heads": 4, "final_norm": "false"}
+    raw: Any = build_encoder("audiomae", small_weights("audiomae"), 1.0, options)
+    normed = small_encoder("audiomae", 1.0)
+    assert raw.settings()["tokens"] == "last block, no norm"
+    features = torch.stack(raw.frontend([golden_wave(3)[:16_000]]))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            normed.vit.norm(raw(features, [2]).tokens[2]), normed(features, [2]).tokens[2]
+        )
 
 
 def test_fine_tuned_audiomae_has_no_last_norm(small_encoder: Callable[..., Any], tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from featcache.audio.blocks import require_samples
 from featcache.audio.melspec import MelDecibels
+from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
 from featcache.encoders.patches import clip_samples, require_layers
-from featcache.encoders.vit import freeze, heads_of
+from featcache.encoders.vit import freeze
 from featcache.errors import InputError
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
@@ -111,7 +112,7 @@ def build_dasheng(
 ) -> Encoder:
     """Dasheng for clips of up to ``clip_seconds`` (10 unless given), Zenodo or Hugging Face files."""
     checkpoint = load_checkpoint(weights).without("encoder.")
-    heads = num_heads or heads_of(checkpoint.shape("time_pos_embed", "Dasheng")[1])
+    heads = heads_of(checkpoint, checkpoint.shape("time_pos_embed", "Dasheng")[1], num_heads)
     seconds = 10.0 if clip_seconds is None else clip_seconds
     return freeze(DashengEncoder(load_dasheng(checkpoint, heads), clip_seconds=seconds, num_heads=heads))
 

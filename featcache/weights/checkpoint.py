@@ -33,7 +33,7 @@ _ALLOWED: list[Any] = [
 
 # Where the containers keep the weights: AudioMAE, BEATs, EAT, Dasheng; Lightning; ASiT's teacher.
 _STATE_KEYS = ("model", "state_dict", "teacher")
-_CONFIG_KEYS = ("cfg", "config")
+_CONFIG_KEYS = ("cfg", "config", "hyper_parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,11 @@ def load_checkpoint(weights: str) -> Checkpoint:
     inner = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     # Nested dictionaries go: EAT's '_ema' is a second copy of the model (the teacher).
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not state and isinstance(content.get("student"), Mapping):
+        raise InputError(
+            f"{weights} holds a student and no teacher, whose weights are the ones to use; "
+            "give the whole checkpoint"
+        )
     if not state:
         raise InputError(f"{weights} holds no tensors, only {_some(content)}; give a checkpoint")
     config: Mapping[str, Any] = next(

@@ -110,5 +110,11 @@ def _from_url(url: str) -> Path:
 
 def unreachable(weights: str, error: Exception) -> str:
     """The message for weights that are not here and cannot be fetched."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    reason = reason_of(error)
     return f"{weights} is not in the cache and cannot be fetched ({reason}); download it and give its path"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library raised, at most 120 letters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:120]
