@@ -6,6 +6,7 @@ Small golden weights come from the authors' classes; those of the other architec
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from featcache.audio.fbank import KaldiFbank
 from featcache.encoders import (
     ENCODERS,
     Encoder,
+    atst_frame,
     beats_encoder,
     build_encoder,
     dasheng,
     eat,
     encoder_spec,
+    m2d,
+    passt,
 )
 from featcache.encoders.asit import IGNORED as ASIT_IGNORED
 from featcache.encoders.ast import load_ast
@@ -40,8 +44,8 @@ FAMILY = {name: name.split("-")[0] for name in ENCODERS} | {"openbeats": "beats"
 
 
 def golden_wave(seconds: float, rate: int = 16_000) -> Tensor:
-    if seconds == 3 and rate == 16_000:
-        return torch.from_numpy(np.load(GOLDEN / "wave16k_short3s.npy"))
+    if seconds == 3:
+        return torch.from_numpy(np.load(GOLDEN / f"wave{rate // 1000}k_short3s.npy"))
     name = "wave16k_12.3s" if rate == 16_000 else "wave32k_10s"
     return torch.from_numpy(np.load(SHARED / f"{name}.npy"))[: round(seconds * rate)]
 
@@ -70,6 +74,9 @@ IN_TREE = [
     ("eat", 3, 3, "fbank_norm_short3s_var", "tokens_pert_short3s_var", 1),
     ("sslam", 3, 3, "fbank_norm_short3s_var", "tokens_pert_short3s_var", 1),
     ("dasheng", 3, 10, "melspec_db_short3s", "tokens_pert_short3s", 0),
+    ("atst_frame", 3, 10, None, "tokens_pert_short3s", 0),
+    ("m2d", 3, 10, None, "tokens_pert_short3s", 0),
+    ("passt", 3, 10, None, "tokens_pert_short3s", 2),
 ]
 BESIDE = [
     ("audiomae", 10, 10, "fbank_norm_std10s", "tokens_pert_std10s", 1),
@@ -81,6 +88,8 @@ BESIDE = [
     ("asit", 6, 6, "fbank_norm_std10s", "tokens_pert_std10s", 1),
     ("asit", 3, 6, "fbank_norm_short3s", "tokens_pert_short3s", 1),
     ("ast", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 2),
+    ("atst_frame", 10, 10, None, "tokens_pert_std10s", 0),
+    ("m2d", 10, 10, None, "tokens_pert_std10s", 0),  # two chunks: 38 + 25 columns
 ]
 
 
@@ -90,8 +99,10 @@ def _against_golden(folder: Path, weights: str, case: tuple[Any, ...]) -> None:
     encoder = encoder_spec(name).build(weights, float(clip_seconds), **options)
     wanted = torch.from_numpy(np.load(folder / f"{tokens}.npy"))
     patches, cls = wanted[:, front:], wanted[:, :front].mean(1) if front else None
-    if name == "ast":  # the reference is frequency-major
-        patches = patches.unflatten(1, encoder.grid).transpose(1, 2).flatten(1, 2)
+    if name in ("ast", "passt"):  # the reference is frequency-major
+        patches = patches.unflatten(1, (12, -1)).transpose(1, 2).flatten(1, 2)
+    if name == "m2d":  # the reference puts the five rows of a column side by side
+        patches = patches.unflatten(2, (5, -1)).flatten(1, 2)
     inputs = None if features is None else torch.from_numpy(np.load(folder / f"{features}.npy"))
     if inputs is not None and name == "dasheng":
         inputs = inputs.T
@@ -160,6 +171,45 @@ def test_ast_equals_transformers(
     check(small_encoder("ast"), waveform, features[0], tokens, wanted.pooler_output)
 
 
+SPECTROGRAMS = [
+    ("m2d", "lms_norm_short3s", lambda mel: (mel + 7.1) / 4.2),
+    ("atst_frame", "mel_norm_short3s", lambda mel: (mel + 79.6482) / (50.6842 + 79.6482) * 2 - 1),
+]
+
+
+@pytest.mark.parametrize(("name", "array", "norm"), SPECTROGRAMS, ids=lambda value: str(value)[:10])
+def test_a_spectrogram_is_its_authors(
+    name: str, array: str, norm: Callable[[Tensor], Tensor], small_encoder: Callable[..., Any]
+) -> None:
+    own = norm(small_encoder(name).frontend([golden_wave(3)])[0])
+    gap = (own - torch.from_numpy(np.load(GOLDEN / name / f"{array}.npy")).T).abs()
+    assert gap.max() < 1e-3
+    assert gap.flatten().kthvalue(round(0.999 * gap.numel())).values < 1e-4
+
+
+def test_passts_clip_vector_is_its_authors(small_encoder: Callable[..., Any]) -> None:
+    encoder = small_encoder("passt")
+    with torch.inference_mode():
+        encoded = encoder(torch.stack(encoder.frontend([golden_wave(3, 32_000)])), [2])
+    wanted = torch.from_numpy(np.load(GOLDEN / "passt/features_pert_short3s.npy"))
+    torch.testing.assert_close(encoded.cls[2], wanted, rtol=0, atol=2e-5)
+
+
+def test_passt_beyond_its_positions_is_refused(small_weights: Callable[[str], str]) -> None:
+    with pytest.raises(InputError, match=r"has positions for 99 columns, and clips of 10.1 s give 100; give"):
+        build_encoder("passt", small_weights("passt"), 10.1, {"num_heads": 4})
+
+
+def test_m2d_for_32_khz_is_refused_by_the_name_of_its_folder(
+    small_weights: Callable[[str], str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m2d_vit_base-80x608p16x16p32k"
+    folder.mkdir()
+    copy(small_weights("m2d"), folder / "weights.safetensors")
+    with pytest.raises(MismatchError, match="is for 32 kHz by its folder's name; only M2D at 16 kHz"):
+        build_encoder("m2d", str(folder / "weights.safetensors"))
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_spec_is_what_is_built(name: str, small_encoder: Callable[..., Any]) -> None:
     spec, encoder = ENCODERS[name], small_encoder(name)
@@ -211,6 +261,18 @@ def _ast(checkpoint: Checkpoint) -> Any:
     )
 
 
+def _atst_frame(checkpoint: Checkpoint) -> nn.Module:
+    return atst_frame.load_atst_frame(checkpoint.without("model.teacher.encoder."), 12)
+
+
+def _m2d(checkpoint: Checkpoint) -> nn.Module:
+    return m2d.load_m2d(checkpoint.without("ar.runtime.backbone."), 12)
+
+
+def _passt(checkpoint: Checkpoint) -> nn.Module:
+    return passt.load_passt(checkpoint, 12)
+
+
 def _dasheng(checkpoint: Checkpoint) -> nn.Module:
     return dasheng.load_dasheng(checkpoint.without("encoder."), 12)
 
@@ -227,6 +289,9 @@ FULL: list[tuple[str, Callable[[Checkpoint], Any], int]] = [
     ("sslam/keys_full_hf.txt", _eat, 12),
     ("dasheng/keys_full.txt", _dasheng, 12),
     ("ast/keys_full_transformers5.txt", _ast, 12),
+    ("atst_frame/keys_full.txt", _atst_frame, 12),
+    ("m2d/keys_full.txt", _m2d, 12),
+    ("passt/keys_full.txt", _passt, 12),
 ]
 
 
@@ -263,6 +328,8 @@ OTHER_NAMES: list[tuple[str, Callable[[Checkpoint], Any], Callable[[str], str]]]
     ),
     ("ast/keys_full_transformers5.txt", _ast, lambda key: _replace_all(key, V4_NAMES)),
     ("asit/keys_full.txt", _asit, lambda key: f"module.{key}"),  # the student
+    ("atst_frame/keys_full.txt", _atst_frame, lambda key: f"model.teacher.encoder.{key}"),  # Lightning
+    ("m2d/keys_full.txt", _m2d, lambda key: f"module.ar.runtime.backbone.{key}"),  # fine-tuned by EVAR
 ]
 
 
@@ -273,7 +340,9 @@ def _replace_all(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("keys", "load", "name"), OTHER_NAMES, ids=["hf-dasheng", "espnet", "torch2", "v4", "student"]
+    ("keys", "load", "name"),
+    OTHER_NAMES,
+    ids=["hf-dasheng", "espnet", "torch2", "v4", "student", "lightning", "evar"],
 )
 def test_the_same_checkpoint_under_other_names_loads(
     keys: str, load: Callable[[Checkpoint], Any], name: Callable[[str], str]
@@ -338,7 +407,17 @@ def test_extraction_of_a_long_file_has_the_reference_statistics(
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
-HEADS = [("audiomae", 96), ("eat", 96), ("dasheng", 96), ("ast", 48), ("birdmae", 96), ("asit", 96)]
+HEADS = [
+    ("m2d", 48),
+    ("atst_frame", 48),
+    ("passt", 48),
+    ("audiomae", 96),
+    ("eat", 96),
+    ("dasheng", 96),
+    ("ast", 48),
+    ("birdmae", 96),
+    ("asit", 96),
+]
 
 
 @pytest.mark.parametrize(("name", "dim"), HEADS)
