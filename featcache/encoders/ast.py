@@ -11,6 +11,7 @@ from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import cls_token, read_classifier
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import stretch
 from featcache.encoders.vit import freeze
@@ -84,7 +85,15 @@ def build_ast(weights: str, clip_seconds: float | None = None, *, num_heads: int
     )
     checkpoint = load_checkpoint(weights).without("audio_spectrogram_transformer.")
     model = load_ast(checkpoint.with_state(rename(checkpoint.state)), patches, num_heads)
-    return freeze(ASTEncoder(model, patches, clip_seconds=seconds))
+    encoder = ASTEncoder(model, patches, clip_seconds=seconds)
+    encoder.classifier = read_classifier(
+        checkpoint,
+        "classifier.dense",
+        cls_token,
+        norm="classifier.layernorm",
+        eps=model.config.layer_norm_eps,
+    )
+    return freeze(encoder)
 
 
 def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) -> Any:

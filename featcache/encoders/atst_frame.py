@@ -44,7 +44,9 @@ class ATSTFrame(nn.Module):
     def forward(self, features: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """Decibels (B, frames, 64) to tokens (B, T, D); the last layer is normed."""
         scaled = (features.float() - LOW) / (HIGH - LOW) * 2.0 - 1.0
-        chunks = [self._chunk(part, layers) for part in torch.split(scaled, CHUNK, dim=1) if part.shape[1] >= 4]
+        chunks = [
+            self._chunk(part, layers) for part in torch.split(scaled, CHUNK, dim=1) if part.shape[1] >= 4
+        ]
         return {layer: torch.cat([chunk[layer] for chunk in chunks], dim=1) for layer in layers}
 
     def _chunk(self, frames: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

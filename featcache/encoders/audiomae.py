@@ -2,6 +2,7 @@
 
 from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoder, EncoderSpec
+from featcache.encoders.classifier import mean_of_tokens, read_classifier
 from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.positions import mae_positions
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
@@ -44,7 +45,10 @@ def build_audiomae(
         ignored=IGNORED,
         final_norm=final_norm,
     )
-    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, architecture="AudioMAE ViT"))
+    encoder = ViTEncoder(vit, patches, clip_seconds=seconds, architecture="AudioMAE ViT")
+    if "norm.weight" not in checkpoint.state:  # the head reads tokens that are not normed
+        encoder.classifier = read_classifier(checkpoint, "head", mean_of_tokens, norm="fc_norm")
+    return freeze(encoder)
 
 
 AUDIOMAE = EncoderSpec(

@@ -10,6 +10,7 @@ from featcache.audio.melspec import MelDecibels
 from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import mean_of_tokens, read_classifier
 from featcache.encoders.mel_encoder import MelEncoder
 from featcache.encoders.vit import freeze
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
@@ -69,19 +70,21 @@ def build_dasheng(
     heads = heads_of(checkpoint, dim, num_heads)
     dasheng = load_dasheng(checkpoint, heads)
     about = {"architecture": "Dasheng", "tokens": "norm of the last block", "num_heads": heads}
-    return freeze(
-        MelEncoder(
-            dasheng,
-            dasheng.front_end,
-            clip_seconds=10.0 if clip_seconds is None else clip_seconds,
-            rows=1,
-            columns=lambda frames: frames // 4,
-            shortest_frames=4,
-            dim=dim,
-            depth=len(dasheng.blocks),
-            about={**about, "chunk_tokens": chunk},
-        )
+    encoder = MelEncoder(
+        dasheng,
+        dasheng.front_end,
+        clip_seconds=10.0 if clip_seconds is None else clip_seconds,
+        rows=1,
+        columns=lambda frames: frames // 4,
+        shortest_frames=4,
+        dim=dim,
+        depth=len(dasheng.blocks),
+        about={**about, "chunk_tokens": chunk},
     )
+    encoder.classifier = read_classifier(
+        checkpoint, "outputlayer.1", mean_of_tokens, norm="outputlayer.0", eps=1e-5
+    )
+    return freeze(encoder)
 
 
 def load_dasheng(checkpoint: Checkpoint, num_heads: int) -> Dasheng:

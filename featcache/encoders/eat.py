@@ -11,6 +11,7 @@ from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import cls_token, read_classifier
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import sincos
 from featcache.encoders.vit import freeze
@@ -105,7 +106,10 @@ def build_eat(weights: str, clip_seconds: float | None = None, *, num_heads: int
     named.shape("positions", "EAT")
     heads = heads_of(checkpoint, named.shape("cls_token", "EAT")[-1], num_heads)
     eat = load_eat(named, patches, heads)
-    return freeze(EATEncoder(eat, patches, clip_seconds=seconds, num_heads=heads))
+    encoder = EATEncoder(eat, patches, clip_seconds=seconds, num_heads=heads)
+    # The norm's eps is fairseq's; the Hugging Face port has 1e-5, which moves logits by 4e-6.
+    encoder.classifier = read_classifier(named, "head", cls_token, norm="fc_norm")
+    return freeze(encoder)
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -55,8 +55,14 @@ def empty_model(described: Described, trust_remote_code: bool) -> Any:
     audio = getattr(config, "audio_config", config)
     if getattr(audio, "enable_fusion", False):  # CLAP's looks at values; without it the sizes are the same
         audio.enable_fusion = False
-    with _quiet(), torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    try:
+        with _quiet(), torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # code of a repository without an AutoModel, or that looks at values
+        raise InputError(
+            f"hf: a {config.model_type} cannot be made by transformers' AutoModel ({reason_of(error)}); "
+            "write a plug-in for it (docs/adding-an-encoder.md)"
+        ) from error
     return audio_side(model)[1].eval()
 
 

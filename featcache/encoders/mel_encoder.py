@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from featcache.audio.blocks import require_samples
 from featcache.audio.melspec import CentredMel
 from featcache.encoders.base import Encoded
+from featcache.encoders.classifier import Classifies
 from featcache.encoders.patches import clip_samples, require_layers
 from featcache.errors import InputError
 
 Model = Callable[[Tensor, Sequence[int]], dict[int, Tensor]]  # (B, frames, mels), layers -> states by layer
 
 
-class MelEncoder(nn.Module):
+class MelEncoder(Classifies):
     """Nothing is padded beyond one patch: a clip has the tokens of its own length.
 
     Args:

@@ -10,6 +10,7 @@ from featcache.audio.melspec import EmphasisedLogMel
 from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import cls_token, read_classifier
 from featcache.encoders.mel_encoder import MelEncoder
 from featcache.encoders.patches import require_layers
 from featcache.encoders.vit import freeze
@@ -105,6 +106,7 @@ def build_passt(weights: str, clip_seconds: float | None = None, *, num_heads: i
             f"{encoder.grid[1]}; give fewer seconds, and split longer clips into windows",
             options=("clip_seconds", "window_seconds"),
         )
+    encoder.classifier = read_classifier(checkpoint, "head.1", cls_token, norm="head.0", eps=1e-5)
     return freeze(encoder)
 
 

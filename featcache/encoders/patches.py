@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from featcache.audio.blocks import require_samples
 from featcache.audio.fbank import KaldiFbank
+from featcache.encoders.classifier import Classifies
 from featcache.errors import InputError
 
 
@@ -71,7 +72,7 @@ class Patches:
         return rows * min(columns, math.ceil(self.fbank.num_frames(num_samples) / self.stride))
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(Classifies):
     """What encoders of padded patches share; a subclass adds ``forward``."""
 
     def __init__(

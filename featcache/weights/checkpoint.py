@@ -43,6 +43,7 @@ class Checkpoint:
     state: dict[str, Tensor]
     source: str  # as the user named it, for messages
     config: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[int, str] = field(default_factory=dict)  # of a fine-tuned BEATs: class to AudioSet id
 
     def without(self, *prefixes: str) -> "Checkpoint":
         """Without the first of ``prefixes`` that some keys have; keys without it stay as they are.
@@ -103,7 +104,9 @@ def load_checkpoint(weights: str) -> Checkpoint:
     config: Mapping[str, Any] = next(
         (content[key] for key in _CONFIG_KEYS if isinstance(content.get(key), Mapping)), {}
     )
-    return Checkpoint(state=state, source=weights, config=config).without("module.")
+    labels = content.get("label_dict")
+    labels = labels if isinstance(labels, Mapping) else {}
+    return Checkpoint(state=state, source=weights, config=config, labels=labels).without("module.")
 
 
 def _read(path: Path, source: str) -> Any:
