@@ -2,6 +2,7 @@
 
 - ``main``: the command ``featcache``, and how errors leave it
 - ``demo``, ``extract``, ``probe``, ``compare``, ``cache``, ``encoders``, ``heads``: its subcommands
+- ``options``: options that several commands share
 - ``live``: the table of trials while they train
 - ``signals``: Ctrl-C and SIGTERM, once and twice
 """

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import encoder_options
+
 if TYPE_CHECKING:
     from featcache.extraction.fill import Extraction
 
@@ -19,9 +21,13 @@ SHOWN_FAILURES = 3
     "--out", required=True, type=click.Path(path_type=Path), help="The token cache to make or to grow."
 )
 @click.option(
-    "--encoder", default="logmel", show_default=True, help="Name ('featcache encoders'), or FILE.py:CLASS."
+    "--encoder",
+    default="logmel",
+    show_default=True,
+    help="Name ('featcache encoders'), hf:OWNER/NAME, or FILE.py:CLASS.",
 )
 @click.option("--weights", help="Checkpoint: a path, hf-hub:OWNER/NAME, or a URL.")
+@encoder_options
 @click.option("--from-folders", is_flag=True, help="MANIFEST is a folder that holds one folder per class.")
 @click.option(
     "--clip-seconds", type=float, help="Clip length [s] the encoder is built for; its authors' by default."
