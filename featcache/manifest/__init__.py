@@ -6,6 +6,7 @@
 - ``files``: what stands in the way of reading a file
 - ``folders``: a folder of class folders as a manifest
 - ``windows``: long recordings as runs of windows
+- ``events``: strong labels, a CSV file beside a manifest
 - ``digests``: what a clip is: a digest of its audio's bytes and its segment
 """
 
