@@ -116,6 +116,8 @@ def extract(
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
     if prepared and not options["window_seconds"]:
         prepared.write_events(done.manifest)
+    elif prepared and prepared.events:
+        click.echo("event times are of whole clips and are not kept for windows", err=True)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)

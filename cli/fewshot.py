@@ -36,11 +36,14 @@ def fewshot(manifest: Path, shots: int, out: Path, seed: int, max_seconds: float
     from featcache.errors import InputError
     from featcache.manifest import read_manifest, write_manifest
     from featcache.manifest.fewshot import few_shot
+    from featcache.output import keeping, writable_file
 
     if math.isnan(max_seconds):
         raise InputError("max_seconds is no number; wanted seconds above 0", options=("max_seconds",))
     drawn = few_shot(read_manifest(manifest), shots, seed=seed, max_seconds=max_seconds)
-    write_manifest(out, drawn.clips)
+    writable_file(out)
+    with keeping(out, "nothing was written"):
+        write_manifest(out, drawn.clips)
     train = sum(clip.split == "train" for clip in drawn.clips)
     if as_json:
         found = {"manifest": str(out), "train": train, "clips": len(drawn.clips), "short": dict(drawn.short)}

@@ -39,8 +39,9 @@ def manifest(
 ) -> None:  # fmt: skip
     """Make a manifest of a data set, or say what one holds.
 
-    SOURCE is the name of a data set ('featcache datasets') and ROOT the folder in which it was unpacked; or
-    SOURCE is a manifest. Where the data have event times, they are written beside it, as M.events.csv.
+    SOURCE is the name of a data set ('featcache datasets') and ROOT the folder in which it was unpacked (or
+    SOURCE is NAME:ROOT); else SOURCE is a manifest. Where the data have event times, they are written
+    beside it, as M.events.csv.
 
     \b
     featcache manifest esc50 data/ESC-50-master --out esc50.csv
@@ -76,13 +77,14 @@ def _read(
 ) -> "tuple[Prepared | None, Manifest, list[Event]]":
     from dataclasses import replace
 
-    from featcache.datasets.prepare import prepare
+    from featcache.datasets.prepare import named_source, prepare
     from featcache.errors import InputError
     from featcache.manifest import load_manifest
     from featcache.manifest.events import events_file, read_events
 
-    if root is not None:
-        prepared = prepare(source, root, splits=splits, allow_missing=allow_missing)
+    named = (source, root) if root is not None else named_source(source)
+    if named:
+        prepared = prepare(*named, splits=splits, allow_missing=allow_missing)
         return prepared, prepared.manifest, list(prepared.events)
     own = load_manifest(source)
     kept = tuple(clip for clip in own if not splits or clip.split in splits)
@@ -113,10 +115,10 @@ def _select(
 def _write(out: Path, clips: "Manifest", events: "list[Event]") -> None:
     from featcache.manifest import write_manifest
     from featcache.manifest.events import events_file, write_events
-    from featcache.output import keeping, writable
+    from featcache.output import keeping, writable_file
 
-    writable(out.parent)
-    with keeping(out):
+    writable_file(out)
+    with keeping(out, "nothing was written"):
         write_manifest(out, clips.clips)
         if events:
             write_events(events_file(out), events)

@@ -9,7 +9,7 @@ from featcache.datasets.hub import read_shards, shards_below
 from featcache.datasets.listing import Listing
 from featcache.datasets.root import Root, readable
 from featcache.datasets.spec import DatasetSpec
-from featcache.datasets.table import dataset_spec
+from featcache.datasets.table import DATASETS, dataset_spec
 from featcache.errors import AudioError, InputError, MissingError
 from featcache.manifest import Clip, Manifest
 from featcache.manifest.events import Event, events_file, write_events
@@ -90,6 +90,11 @@ def named_source(text: str) -> tuple[str, str] | None:
     (('esc50', 'data/ESC-50-master'), None)
     """
     name, colon, root = text.partition(":")
+    if name in DATASETS and not colon and not Path(text).exists():
+        raise InputError(
+            f"no folder is named for {DATASETS[name].title}; give the one in which it was unpacked, "
+            f"as {name}:FOLDER"
+        )
     if not colon or Path(text).exists() or "/" in name:
         return None
     return dataset_spec(name).name, root

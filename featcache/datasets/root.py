@@ -1,7 +1,7 @@
 """The folder that a data set was unpacked in, as adapters look into it."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from featcache.errors import InputError, MissingError
@@ -78,9 +78,9 @@ class AudioFiles:
     def __init__(self, folder: Path, *, by_name: bool = False) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
-        for place, _, names in sorted(os.walk(folder)):
+        for place, names in _walk(folder):
             prefix = "" if by_name else Path(place).relative_to(folder).as_posix() + "/"
-            for name in sorted(names):
+            for name in names:
                 key = plain(name)
                 if key != name and not name.startswith("._"):  # those are of a Mac's archives
                     self._keep(prefix.removeprefix("./") + key, Path(place, name))
@@ -93,6 +93,17 @@ class AudioFiles:
         """The file of this name, or where it would be."""
         key = plain(name)
         return self.files.get(key, self.folder / f"{key}.wav")
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the names of their files, in order; links are followed, but no folder is entered twice."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(folders)
+        if real not in seen:
+            yield place, sorted(names)
+        seen.add(real)
 
 
 def plain(name: str) -> str:

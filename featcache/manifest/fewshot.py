@@ -42,7 +42,9 @@ def few_shot(manifest: Manifest, shots: int, *, seed: int, max_seconds: float = 
         raise InputError(f"shots is {shots}; wanted 1 or more", options=("shots",))
     train = [clip for clip in manifest if clip.split == "train"]
     if not train:
-        raise InputError(f"{manifest.path} marks no clip as train; few shots are drawn from those")
+        raise InputError(
+            f"{manifest.path} marks no clip as train; few shots are drawn from those: fill its column 'split'"
+        )
     lengths: dict[Path, float] = {}
     recordings: dict[str, list[Clip]] = {}
     for clip in train:

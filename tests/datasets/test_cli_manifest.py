@@ -163,6 +163,44 @@ def test_a_data_set_is_extracted_by_name_with_its_labels_and_events(unpack: Unpa
     assert run("cache", "verify", cache).exit_code == 0
 
 
+def test_windows_of_a_data_set_have_no_events_and_a_line_says_so(unpack: Unpack, tmp_path: Path) -> None:
+    options = ("--clip-seconds", 0.5, "--window", 0.5, "--skip-failed", "--out", tmp_path / "x.zarr")
+    done = run("extract", f"desed:{unpack(DESED)}", *options)
+    assert done.exit_code == 0, done.output
+    assert "event times are of whole clips and are not kept for windows" in done.stderr
+    assert len(read_manifest(tmp_path / "x.zarr" / "windows.csv")) == 10
+    assert not list((tmp_path / "x.zarr").glob("*.events.csv"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["esc50"], "no folder is named for ESC-50; give the one in which it was unpacked, as esc50:FOLDER"),
+        (["esc5:data"], "no data set named 'esc5'; did you mean 'esc50'?"),
+        (["none.csv"], "no manifest at none.csv"),
+        (["esc50", "none"], "no folder at none; wanted the one that ESC-50 was unpacked in"),
+    ],
+)
+def test_a_source_that_is_not_there_is_said_in_one_line(arguments: list[str], message: str) -> None:
+    done = run("manifest", *arguments)
+    assert (done.exit_code, done.stderr.count("\n"), message in done.stderr) == (2, 1, True)
+
+
+def test_where_nothing_can_be_written_is_said_and_folders_are_made(
+    make_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_manifest(8)
+    for command in (["manifest", source], ["fewshot", source, "--shots", 1]):
+        done = run(*command, "--out", tmp_path)
+        assert (done.exit_code, f"{tmp_path} is a folder; name a file in it (--out)" in done.stderr) == (
+            2,
+            True,
+        )
+        done = run(*command, "--out", source / "x.csv")
+        assert (done.exit_code, "cannot be a folder" in done.stderr) == (2, True)
+        assert run(*command, "--out", tmp_path / "new" / command[0] / "x.csv").exit_code == 0
+
+
 @pytest.mark.shared
 def test_the_real_esc10_is_listed_in_one_line(tmp_path: Path) -> None:
     root = Path(__file__).parents[3] / "shared" / "data" / "esc10"

@@ -9,6 +9,7 @@ import pytest
 
 from featcache.datasets.birdset import as_list, largest_cluster, piece
 from featcache.datasets.prepare import named_source, prepare
+from featcache.datasets.root import AudioFiles
 from featcache.datasets.youtube import youtube_id
 from featcache.errors import InputError, MissingError
 
@@ -124,6 +125,16 @@ def test_a_readable_copy_is_taken_before_one_that_libsndfile_cannot_read(unpack:
     files = {"meta/esc50.csv": ESC + ROW, "audio/1-1-A-0.m4a": b"x", "audio/1-1-A-0.flac": 1}
     (clip,) = prepare("esc50", unpack(files), allow_missing=True).manifest
     assert clip.path.suffix == ".flac"
+
+
+def test_folders_that_are_links_are_entered_and_none_twice(unpack: Unpack, tmp_path: Path) -> None:
+    root = unpack({"meta/esc50.csv": ESC + ROW, "elsewhere/1-1-A-0.wav": 1})
+    (root / "elsewhere").rename(tmp_path / "disk")
+    (root / "audio").mkdir()
+    (root / "audio/more").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/again").symlink_to(tmp_path / "disk")
+    found = AudioFiles(root / "audio")
+    assert found.files == {"more/1-1-A-0": root / "audio/more/1-1-A-0.wav"}
 
 
 def test_over_long_clips_of_fsd50k_are_kept_and_said(unpack: Unpack) -> None:
