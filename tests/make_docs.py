@@ -112,8 +112,9 @@ featcache fewshot clips.csv --shots 2 --seed 1 --out few.csv
 ```
 
 **Event times** (strong labels), where a set has them, are written beside the manifest: `M.events.csv` for
-`M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `featcache.heads.explain.explainer`
-holds the localisation of a prototype head against them:
+`M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `Explainer` in
+`featcache.heads.explain.explainer` holds against them where a prototype head found each class (`pointing()`:
+the share of events that it points into, and what that would be by chance). They are read and written so:
 
 ```python
 from featcache.manifest.events import Event, read_events, write_events

@@ -48,6 +48,11 @@ def prepare(
         InputError: they are not what they should be, or something is missing and that is not allowed.
     """
     spec, root = dataset_spec(name), Path(root)
+    if str(root).startswith("hf:"):
+        raise InputError(
+            f"{spec.title} is read from a folder, not from {root}; download it first "
+            "(huggingface_hub.snapshot_download, or its command 'hf download')"
+        )
     if file_problem(root) != FOLDER:
         raise MissingError(
             f"no folder at {printable(root)}; wanted the one that {spec.title} was unpacked in"

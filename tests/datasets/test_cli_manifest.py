@@ -177,6 +177,10 @@ def test_windows_of_a_data_set_have_no_events_and_a_line_says_so(unpack: Unpack,
     [
         (["esc50"], "no folder is named for ESC-50; give the one in which it was unpacked, as esc50:FOLDER"),
         (["esc5:data"], "no data set named 'esc5'; did you mean 'esc50'?"),
+        (
+            ["esc50", "hf://datasets/ashraq/esc50"],
+            "ESC-50 is read from a folder, not from hf:/datasets/ashraq/esc50; download it first",
+        ),
         (["none.csv"], "no manifest at none.csv"),
         (["esc50", "none"], "no folder at none; wanted the one that ESC-50 was unpacked in"),
     ],
