@@ -66,6 +66,12 @@ import click
     show_default=True,
     help="Load all tokens to the device once; auto where they fit.",
 )
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare files of tokens with their checksums when they are first read.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines.")
 def probe(

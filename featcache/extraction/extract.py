@@ -140,7 +140,9 @@ def extract(
         )  # fmt: skip
         others = [reuse] if isinstance(reuse, str | Path) else reuse
         split = {clip.id for clip in manifest} - {clip.id for clip in clips}
-        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others], split=split)
+        filler.fill(
+            clips.clips, keys, [TokenCache.open(other, checked=True) for other in others], split=split
+        )
     result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
     result.seconds = time.perf_counter() - began
     return result

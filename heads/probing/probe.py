@@ -61,6 +61,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     device_cache: DeviceCache = "auto",
+    verify: bool = True,
     distributed: bool = False,
     say: Say | None = None,
     watch: Watch | None = None,
@@ -91,6 +92,7 @@ def probe(
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
         device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
+        verify: compare each file of tokens with its checksum when it is first read
         distributed: join the process group that torchrun started this process for, and share the trials
         say: takes one line at a time; the logger ``featcache`` does unless given
         watch: called after every epoch with (epoch, epochs, outcomes so far)
@@ -122,7 +124,7 @@ def probe(
     experiment = open_experiment(
         cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
         device_cache=device_cache, seed=seed, shots=shots or ("all",), allow_leak=allow_leak,
-        progress=progress and ranks.first,
+        progress=progress and ranks.first, verify=verify,
     )  # fmt: skip
     passes = _passes(experiment, protocol, seed, training)
     bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
