@@ -1,6 +1,7 @@
 """The command ``featcache``: its subcommands, and how errors leave it."""
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -75,5 +76,7 @@ def featcache(verbose: int) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before torch loads: threads that wait for each other spin otherwise, on cores that others could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install()
     featcache(prog_name="featcache")

@@ -60,6 +60,9 @@ import click
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads; those of torch (one a core) by default."
+)
+@click.option(
     "--device-cache",
     type=click.Choice(["auto", "on", "off"]),
     default="auto",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcache.cache.read.join import Say
 from featcache.devices import choose_device
+from featcache.devices import threads as limited
 from featcache.errors import InputError, Interrupted
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind, Shots
@@ -61,6 +62,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     device_cache: DeviceCache = "auto",
+    threads: int | None = None,
     verify: bool = True,
     distributed: bool = False,
     say: Say | None = None,
@@ -92,6 +94,7 @@ def probe(
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
         device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
+        threads: of torch and of the match, on the CPU, until this returns; torch's number unless given
         verify: compare each file of tokens with its checksum when it is first read
         distributed: join the process group that torchrun started this process for, and share the trials
         say: takes one line at a time; the logger ``featcache`` does unless given
@@ -108,7 +111,7 @@ def probe(
     names = [heads] if isinstance(heads, str) else list(heads)
     check_probe(
         heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
-        shots=shots, device_cache=device_cache, training=training,
+        shots=shots, device_cache=device_cache, threads=threads, training=training,
     )  # fmt: skip
     out = Path(out)
     if not dry_run:
@@ -144,7 +147,11 @@ def probe(
     run = digest_of([experiment.digest, asked, record])
     results = []
     try:
-        with keeping(out), claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext():
+        with (
+            keeping(out),
+            limited(threads),
+            claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext(),
+        ):
             for settings, numbers in passes.items():
                 own = [base for base in bases if base.task in numbers]
                 if plan is not None:
