@@ -30,7 +30,7 @@ def test_bad_input_is_read_or_refused(trust: ModuleType, tmp_path: Path, name: s
     outcome = trust.run(name, trust.CHECKS[name][1], 0, tmp_path)
     assert outcome.words == []
     assert outcome.sound
-    wanted = {"disks": "refused", "states": "read"}.get(name, "read refused")
+    wanted = {"disks": "refused", "states": "read", "hostile": "refused"}.get(name, "read refused")
     assert all(outcome.endings[ending] for ending in wanted.split())
 
 
