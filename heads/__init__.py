@@ -3,10 +3,11 @@
 The heads themselves are here, one file a family:
 
 - ``base``, ``pooled``: what every head promises, and the shape that most share
+- ``standardize``: channels of tokens at zero mean and unit spread, before any head
 - ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``: the heads
 - ``binarize``, ``framewise``: parts of prototypical heads
 - ``registry``, ``users``, ``options``: the table ``HEADS``, and from a name to a head, a user's too
-- ``checkpoint``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
+- ``checkpoint``, ``fold``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
 
 and around them:
 

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from featcache.heads.standardize import Standardizer
+
 Reads = Literal["cls", "mean", "tokens", "tokens+cls", "layers"]
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None]  # tokens, cls, valid
 Parameters = Mapping[str, Tensor]  # by name; stacked (K, …) where K heads share a forward
@@ -49,6 +51,23 @@ class Head(nn.Module):
     direction_only: ClassVar[bool] = False  # a token's length does not matter: it may come as stored
     rates: ClassVar[Literal["dense", "prototypes"]] = "dense"  # which range of learning rates fits
 
+    standardizer: Standardizer
+    standardizes: bool = False  # has a standardizer, see ``standardize``
+
+    def standardize(self, *shape: int) -> None:
+        """Have all inputs standardized from now on, by statistics (D,) or (layers, D) that training sets."""
+        self.standardizer = Standardizer(*shape)
+        self.standardizes = True
+        self.direction_only = False  # type: ignore[misc]  # of what comes in: of tokens as they are stored
+        self.register_forward_pre_hook(_standardized)
+
+    def standardized(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
+        """The inputs with standardized channels, where the head was told to ``standardize``."""
+        own = self.standardizer if self.standardizes else None
+        if own is None:
+            return tokens, cls, valid
+        return None if tokens is None else own(tokens), None if cls is None else own(cls), valid
+
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """AdamW groups: matrices decay; vectors (biases, norms, queries) and ``undecayed`` do not."""
         decay: list[Tensor] = []
@@ -77,6 +96,10 @@ class Head(nn.Module):
     def operations(self, num_tokens: int) -> float:
         """Multiplications and additions of a clip's forward pass: two a weight, unless said otherwise."""
         return 2.0 * sum(value.numel() for value in self.parameters())
+
+
+def _standardized(head: Head, inputs: Inputs) -> Inputs:
+    return head.standardized(*inputs)
 
 
 def has_stacked_form(head: Head) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from featcache.cache.format.durable import replace_file
 from featcache.errors import FeatcacheError, InputError, MismatchError
 from featcache.heads.base import Head, HeadSpec
+from featcache.heads.fold import folded
 from featcache.heads.head_file import HeadFile, kind_of
 from featcache.heads.prototypical import ProtoBin
 from featcache.heads.registry import ALIASES, HEADS, build_head, spec_of
@@ -28,7 +29,7 @@ def save(head: Head, path: str | Path, config: dict[str, Any] | None = None) -> 
 
     The latent floats behind binary prototypes are not kept, only their signs: 32 times smaller,
     the same logits, but not a state to go on training from. What is left of the floats is an array
-    (0, D): it says how many of the bits count.
+    (0, D): it says how many of the bits count. A batch norm becomes part of the linear layer (``fold``).
 
     Args:
         config: JSON values stored beside the weights, e.g. class names and the cache's fingerprint.
@@ -39,11 +40,12 @@ def save(head: Head, path: str | Path, config: dict[str, Any] | None = None) -> 
     if not hasattr(head, "config"):
         name = type(head).__name__
         raise InputError(f"this {name} does not know how it was built; make it with build_head({name}, ...)")
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    weights, changed = folded(head)
+    state = {name: tensor.contiguous() for name, tensor in weights.items()}
     if isinstance(head, ProtoBin):
         state[BITS] = signs_to_bits(state["prototypes"])
         state["prototypes"] = state["prototypes"][:0].clone()
-    metadata = {"head": json.dumps(head.config), "config": json.dumps(config or {})}
+    metadata = {"head": json.dumps({**head.config, **changed}), "config": json.dumps(config or {})}
     replace_file(Path(path), serialize(state, metadata=metadata), durable=False)
 
 

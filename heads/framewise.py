@@ -1,13 +1,14 @@
 """Where and when: what prototype heads say of single frames and single tokens."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nn_f
 
+from featcache.heads.base import Head
 from featcache.heads.matching import match
 
 
-class Framewise(nn.Module):
+class Framewise(Head):
     """For heads whose logits are a function of one score per prototype.
 
     All methods take time-major tokens of a full (F, T) grid, and ``cls`` where the head reads it.
@@ -22,10 +23,15 @@ class Framewise(nn.Module):
     def logits_from_scores(self, scores: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _matched(self, tokens: Tensor, cls: Tensor | None) -> Tensor:
+        own, vector, _ = self.standardized(tokens, cls, None)
+        assert own is not None  # they went in
+        return self.tokens_for_match(own, vector, None)
+
     def scores_over_time(self, tokens: Tensor, grid: tuple[int, int], cls: Tensor | None = None) -> Tensor:
         """Maximum over frequency alone: (B, T, P). The maximum of these over time are the clip's scores."""
         (F, T), B = grid, len(tokens)
-        frames = self.tokens_for_match(tokens, cls, None).reshape(B * T, F, -1)
+        frames = self._matched(tokens, cls).reshape(B * T, F, -1)
         scores, _ = match(frames, self.prototypes_for_match())
         return scores.view(B, T, -1)
 
@@ -37,7 +43,7 @@ class Framewise(nn.Module):
         """The cosine of every token with every prototype: (B, P, F, T), for pictures of a few clips."""
         F, T = grid
         prototypes = nn_f.normalize(self.prototypes_for_match(), dim=-1)
-        tokens = self.tokens_for_match(tokens, cls, None).to(prototypes.dtype)
+        tokens = self._matched(tokens, cls).to(prototypes.dtype)
         similarity = torch.einsum("bnd,pd->bpn", nn_f.normalize(tokens, dim=-1), prototypes)
         return similarity.view(*similarity.shape[:2], T, F).transpose(2, 3)
 

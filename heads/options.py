@@ -9,17 +9,22 @@ from typing import Any, Literal, get_args, get_origin
 from featcache.arguments import is_number, is_whole
 from featcache.errors import InputError
 from featcache.heads.base import HeadSpec
+from featcache.heads.standardize import Standardize
 
 SIZES = ("grid", "num_layers")  # not the user's: build_head gives these
+COMMON = {  # of every head, whatever its class: build_head sees to them
+    "standardize": Parameter("standardize", Parameter.KEYWORD_ONLY, default="none", annotation=Standardize)
+}
 
 
 def options_of(spec: HeadSpec) -> dict[str, Parameter]:
-    """The options of a head: the keyword arguments of its class."""
-    return {
+    """The options of a head: the keyword arguments of its class, and those that every head has."""
+    own = {
         name: parameter
         for name, parameter in signature_of(spec).items()
         if parameter.kind is parameter.KEYWORD_ONLY and name not in SIZES
     }
+    return {**own, **COMMON}
 
 
 def signature_of(spec: HeadSpec) -> dict[str, Parameter]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nn_f
 
-from featcache.heads.base import Head, HeadSpec, Inputs, Parameters
+from featcache.heads.base import HeadSpec, Inputs, Parameters
 from featcache.heads.binarize import binarize
 from featcache.heads.framewise import Framewise
 from featcache.heads.linear import PAPER
@@ -126,7 +126,7 @@ class ProtoBin(ProtoFloat):
         return super().stacked_pool({"prototypes": signs}, inputs)
 
 
-class Proto(Framewise, Head):
+class Proto(Framewise):
     """Float prototypes that belong to a class; only they, and only positively, speak for it.
 
     Tokens enter less the clip vector ("focal similarity"), the cosine is rectified, the weights

@@ -14,6 +14,7 @@ from featcache.heads.linear import LINEAR, LINEAR_MEAN, MLP
 from featcache.heads.options import SIZES, check_options, split_options
 from featcache.heads.pooling import CONV, LINEARC, LINPRE, MEANMAX, TFMEAN
 from featcache.heads.prototypical import PROTO, PROTOBIN, PROTOFLOAT
+from featcache.heads.standardize import Standardize
 from featcache.heads.users import ENTRY_POINTS, described, find, one_class, title_of
 from featcache.plugins import entry_point_names
 
@@ -89,6 +90,7 @@ def build_head(
     *,
     grid: tuple[int, int] | None = None,
     num_layers: int = 1,
+    standardize: Standardize = "none",
     **options: Any,
 ) -> Head:
     """Build a head with fresh weights.
@@ -97,6 +99,8 @@ def build_head(
         name: as for ``head_spec``; or a class of heads, or a spec
         grid: (F, T) of the token map; heads that read the grid need it.
         num_layers: kept layers, for heads that read them all.
+        standardize: "channel" brings each channel of the tokens to zero mean and unit spread; training
+            finds the numbers, on the train clips.
         options: of the head itself, e.g. ``per_class=10`` for protobin.
 
     Raises:
@@ -109,8 +113,11 @@ def build_head(
     spec = spec_of(name)
     taken = signature(spec.build).parameters
     sizes = {key: value for key, value in zip(SIZES, (grid, num_layers), strict=True) if key in taken}
-    check_options(spec, options)
+    check_options(spec, {**options, "standardize": standardize})
     head = spec.build(dim, num_classes, **sizes, **options)
+    if standardize == "channel":
+        head.standardize(*([num_layers] if spec.reads == "layers" else []), dim)
+        options["standardize"] = standardize
     head.config = {"name": spec.name, "dim": dim, "num_classes": num_classes, **sizes, **options}
     head.reads = spec.reads
     return head

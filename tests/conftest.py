@@ -102,6 +102,7 @@ def make_tokens(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
         folds: int = 0,
         name: str = "tokens",
         seed: int = 0,
+        outlier: float = 0.0,  # size of a channel that says nothing, where not 0
     ) -> tuple[Path, Path]:
         import torch
 
@@ -121,6 +122,8 @@ def make_tokens(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
                 for label in own:
                     for tokenmap in maps.values():
                         tokenmap[random.integers(0, tokens // 2, 2)] += 2 * directions[label]
+                for tokenmap in maps.values() if outlier else ():
+                    tokenmap[:, 0] = outlier * (1 + random.standard_normal(tokens) / 10)
                 split = ("train", "train", "valid", "test")[index // classes % 4]
                 fold = str(index // classes % folds + 1) if folds else ""
                 labels = ";".join(f"label{label}" for label in own)

@@ -240,7 +240,13 @@ def test_the_command_shows_a_users_head_with_its_options(file: Path) -> None:
     assert re.search(r"^options +sharpness=1.0 +a number, 0 or more$", done.output, re.MULTILINE)
     assert re.search(r"^ +norm=none +one of none, batch, layer$", done.output, re.MULTILINE)
     facts = json.loads(run("heads", f"{file}:MyHead", "--json").output)
-    assert facts["options"] == {"sharpness": 1.0, "norm": "none", "dropout": 0.0, "use_padding": False}
+    assert facts["options"] == {
+        "sharpness": 1.0,
+        "norm": "none",
+        "dropout": 0.0,
+        "use_padding": False,
+        "standardize": "none",
+    }
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -250,13 +256,17 @@ def test_the_options_that_the_command_shows_build_the_head(name: str) -> None:
         build_head(name, 64, 3, grid=(2, 3), num_layers=2, **options)
 
 
-def test_a_head_without_options_says_so(tmp_path: Path) -> None:
+def test_a_head_without_options_has_those_of_every_head(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
         "from featcache.heads import Linear\nclass Mine(Linear):\n    reads = 'mean'\n"
         "    def __init__(self, dim, num_classes):\n        super().__init__(dim, num_classes)\n"
     )
-    assert re.search(r"^options +none$", run("heads", f"{path}:Mine").output, re.MULTILINE)
+    assert re.search(
+        r"^options +standardize=none +one of none, channel$",
+        run("heads", f"{path}:Mine").output,
+        re.MULTILINE,
+    )
 
 
 @pytest.mark.parametrize("text", ["class Mine(", "1 / 0", "class Mine: pass", ""])

@@ -5,17 +5,21 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featcache.errors import Interrupted
+from featcache.heads.checkpoint import load
 from featcache.heads.data.tasks import Part, Sealed
+from featcache.heads.probing.presets import PRESETS
 from featcache.heads.probing.probe import probe
 from featcache.heads.probing.search import TRIALS, Plan, rungs
 from featcache.heads.probing.study import Study
-from featcache.heads.report.results import Result
+from featcache.heads.report.results import Result, read_results
+from featcache.heads.report.summary import cells
 from featcache.heads.training.resume import Saver
 from featcache.heads.training.trial import Outcome, Trial
 from featcache.jsonl import records
@@ -46,10 +50,11 @@ def test_a_search_finds_settings_and_lists_its_trials(make_tokens: Make, tmp_pat
         ("linear", 0), ("linear", 1), ("protobin", 0), ("protobin", 1)
     ]  # fmt: skip
     listed = trials(tmp_path)
-    assert len(listed) == 2 * 8
+    assert len([line for line in listed if line["number"] < 8]) == 2 * 8
     for head, low, high in (("linear", 1e-4, 5e-2), ("protobin", 2e-3, 8e-2)):
         own = [line for line in listed if line["head"] == head]
-        assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in own)
+        within = [line for line in own if line["number"] < 8]  # later ones lie beyond the range
+        assert all(low <= line["lr"] <= high and 1e-5 <= line["weight_decay"] <= 5e-4 for line in within)
         done = [line for line in own if line["status"] == "done"]
         best = max(done, key=lambda line: max(line["scores"]))
         assert {result["lr"] for result in results if result["head"] == head} == {best["lr"]}
@@ -182,10 +187,10 @@ def test_poisoned_test_labels_change_nothing_but_the_test_score(make_tokens: Mak
     poisoned = tmp_path / "poisoned" / manifest.name
     poisoned.parent.mkdir()
     lines = [line.split(",") for line in manifest.read_text().splitlines()]
-    for cells in lines:
-        if cells[3] == "test":
-            cells[1] = "label1" if cells[1] == "label0" else "label0"
-    poisoned.write_text("".join(",".join(cells) + "\n" for cells in lines))
+    for fields in lines:
+        if fields[3] == "test":
+            fields[1] = "label1" if fields[1] == "label0" else "label0"
+    poisoned.write_text("".join(",".join(fields) + "\n" for fields in lines))
     # The study is named after the manifest's digest: without that the proposals are the same.
     one = probe(
         cache,
@@ -295,3 +300,71 @@ def test_two_ranks_find_what_one_process_finds(make_tokens: Make, tmp_path: Path
     assert [result["lr"] for result in shared] == [result["lr"] for result in alone]
     for one, other in zip(alone, shared, strict=True):
         assert other["valid_scores"] == pytest.approx(one["valid_scores"], abs=1e-6)
+
+
+def test_where_the_best_rate_lies_at_the_end_of_its_range_a_decade_beyond_is_tried(
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the same command again replays these trials as it does the others."""
+    low = replace(PRESETS["plateau"], lr_range=(1e-5, 1e-3))
+    monkeypatch.setitem(PRESETS, "plateau", low)
+    made = make_tokens()
+    (found, _) = probe(*made, heads=["linear:norm=none,standardize=none"], out=tmp_path, **SEARCH)
+    beyond = [line["lr"] for line in trials(tmp_path)[8:]]
+    assert beyond == pytest.approx([1e-3 * 10 ** (step / 3) for step in (1, 2, 3)])
+    assert found["lr"] in beyond
+    assert found["at_edge"] is (found["lr"] == pytest.approx(1e-2))
+    (tmp_path / "results.jsonl").unlink()
+    again, _ = probe(*made, heads=["linear:norm=none,standardize=none"], out=tmp_path, **SEARCH)
+    assert numbers([again]) == numbers([found])
+    assert len(trials(tmp_path)) == 11
+
+
+@pytest.mark.parametrize(
+    ("best", "beyond"), [(1.2e-4, (1e-5, 10**-4.5)), (1e-3, None), (9e-3, (10**-1.5, 1e-1))]
+)
+def test_a_study_goes_on_beyond_the_end_at_which_its_best_lies(
+    best: float, beyond: tuple[float, float] | None
+) -> None:
+    study = Study({"lr": (1e-4, 1e-2), "weight_decay": (1e-5, 1e-3)}, sobol=2, seed=0)
+    study.ask(2)
+    assert study.widen({"lr": best, "weight_decay": 2e-5}, 2) is (beyond is not None)
+    if beyond:
+        asked = study.ask(2)
+        assert sorted(own["lr"] for own in asked) == pytest.approx(beyond)
+        assert {own["weight_decay"] for own in asked} == {2e-5}
+
+
+def test_fixed_rates_and_published_protocols_are_not_widened(make_tokens: Make, tmp_path: Path) -> None:
+    assert PRESETS["unmute"].beyond == 0
+    assert not Study({"weight_decay": (1e-5, 1e-3)}, sobol=2, seed=0).widen({"weight_decay": 1e-5}, 2)
+
+
+def test_a_search_chooses_norm_and_standardize_where_they_are_not_given(
+    make_tokens: Make, tmp_path: Path
+) -> None:
+    """Folds and seeds may choose differently, and are one row all the same; what is given is not searched."""
+    settings = SEARCH | {"trials": 12, "epochs": 2, "folds": True}
+    probe(
+        *make_tokens(folds=3),
+        heads=["linear", "linear-mean:norm=layer"],
+        out=tmp_path,
+        **settings,
+    )
+    listed = [line for line in trials(tmp_path) if line["head"] == "linear"]
+    assert {line["options"]["norm"] for line in listed} == {"none", "batch", "layer"}
+    assert {line["options"]["standardize"] for line in listed} == {"none", "channel"}
+    given = [line for line in trials(tmp_path) if line["head"] == "linear-mean"]
+    assert {line["options"]["norm"] for line in given} == {"layer"}
+    found = cells(read_results([tmp_path]))
+    assert [(cell.head, cell.folds, cell.runs) for cell in found] == [
+        ("linear", 3, 6), ("linear-mean[norm=layer]", 3, 6)
+    ]  # fmt: skip
+    assert all(result["searched"] == ["norm", "standardize"] for result in found[0].results)
+    head = load(found[0].results[0].file("head"))
+    assert head.config["norm"] in ("none", "layer")  # a batch norm is in the weights
+
+
+def test_the_published_search_has_rates_and_decays_alone(make_tokens: Make, tmp_path: Path) -> None:
+    (found, _) = probe(*make_tokens(), heads=["linear"], out=tmp_path, preset="unmute", **SEARCH)
+    assert (found["options"], found["searched"]) == ({}, [])

@@ -73,5 +73,6 @@ def points_into(
 
 
 def _scores(head: ProtoFloat, cache: "TokenCache", rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    valid = None if head.use_padding else cache.mask(rows)
-    return match(cache.tokens(rows), head.prototypes_for_match(), valid)
+    tokens, _, valid = head.standardized(cache.tokens(rows), None, cache.mask(rows))
+    assert tokens is not None  # they went in
+    return match(tokens, head.prototypes_for_match(), None if head.use_padding else valid)

@@ -1,6 +1,5 @@
 """The end of a run: trained heads meet the test split, once, and are written down."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.predictions import predictions
 from featcache.heads.probing.presets import preset_named
 from featcache.heads.probing.record import add_test, place, setting
+from featcache.heads.probing.study import edge_of, widened
 from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result, append_result, digest_of
 from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
@@ -68,6 +68,7 @@ def describe(
         **setting(experiment, trial.task, trial.layer),
         "head": trial.head,
         "options": dict(trial.options),
+        "searched": list(trial.searched),
         "code": trial.spec.code,
         "loss": trial.loss,
         "lr": trial.lr,
@@ -92,9 +93,11 @@ def _at_edge(trial: Trial, protocol: Mapping[str, Any]) -> bool | None:
     """Whether a searched rate lies within a tenth of the edge of its range; None if it was given."""
     if not protocol.get("search") or protocol.get("fixed", {}).get("lr") is not None:
         return None
-    low, high = (math.log(rate) for rate in preset_named(protocol["preset"]).lr_range_of(trial.head))
-    place = (math.log(trial.lr) - low) / (high - low)
-    return not 0.1 < place < 0.9
+    bounds = preset_named(protocol["preset"]).lr_range_of(trial.head)
+    edge = edge_of(trial.lr, bounds)
+    if edge and protocol["search"].get("beyond"):  # then the search went on beyond it
+        edge = edge_of(trial.lr, widened(bounds, edge))
+    return edge != 0
 
 
 def form_for(experiment: Experiment) -> str:

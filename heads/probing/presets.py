@@ -12,6 +12,7 @@ from featcache.errors import InputError, unknown
 from featcache.heads.base import HeadSpec
 from featcache.heads.data.loader import num_batches
 from featcache.heads.data.tasks import Kind, Task
+from featcache.heads.options import options_of
 from featcache.heads.registry import head_spec
 from featcache.heads.training.trial import Select, Training
 
@@ -72,8 +73,11 @@ class Preset:
     final_lr: float = 0.0  # as a share
     select: Select = "best"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of each head
+    prototype_options: Mapping[str, Any] = field(default_factory=dict)  # of all with prototypes
+    searched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # options that a search chooses
     sobol: int = 0  # trials of a search; none: hyperparameters are fixed
     tpe: int = 0
+    beyond: int = 0  # and so many learning rates past an end of the range, where the best lies there
     seeds: int = 1  # runs of what was chosen
     lr_range: Range = (1e-4, 7e-3)
     prototype_lr_range: Range = (2e-3, 8e-2)
@@ -85,6 +89,16 @@ class Preset:
         if _prototypical(spec):
             return self.prototype_lr
         return self.vector_lr or self.lr if spec.family == "clip vector" else self.lr
+
+    def options_of(self, head: str) -> dict[str, Any]:
+        """The options that a head has here where a user gives none."""
+        shared = self.prototype_options if _prototypical(head_spec(head, again=False)) else {}
+        return {**shared, **self.options.get(head, {})}
+
+    def searched_of(self, head: str, given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """The options of a head that a search chooses, and from which words: all that are not given."""
+        own = options_of(head_spec(head, again=False))
+        return {name: words for name, words in self.searched.items() if name in own and name not in given}
 
     def lr_range_of(self, head: str) -> Range:
         """Between which learning rates a head is searched."""
@@ -159,14 +173,16 @@ PLATEAU = Preset(
     loss=UNMUTE.loss,
     lr=3e-3,
     prototype_lr=3e-2,
-    vector_lr=3e-2,
+    vector_lr=1e-2,
     weight_decay=UNMUTE.weight_decay,
     plateau=Plateau(),
     options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH},
     sobol=16,
     tpe=16,
+    beyond=3,
     seeds=3,
     lr_range=(1e-4, 5e-2),
+    searched={"norm": ("none", "batch", "layer"), "standardize": ("none", "channel")},
 )
 
 PRESETS: dict[str, Preset] = {

@@ -122,7 +122,7 @@ def probe(
     if loss is not None:
         build_loss(loss)
     plan = _plan(protocol, trials, seed) if search else None
-    choices = [_with_preset(parse_choice(name), protocol) for name in names if not is_solved(name)]
+    choices = [parse_choice(name) for name in names if not is_solved(name)]
     manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
     experiment = open_experiment(
         cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
@@ -130,7 +130,7 @@ def probe(
         progress=progress and ranks.first, verify=verify,
     )  # fmt: skip
     passes = _passes(experiment, protocol, seed, training)
-    bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed)
+    bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search)
     count = seeds or (protocol.seeds if search else SEEDS)
     to_solve = [parse_solved(name, experiment.cache.has_cls) for name in names if is_solved(name)]
     check_memory(experiment, to_solve, choose_layers(experiment.cache, layers))
@@ -226,19 +226,17 @@ def _best(
     pairs = list(zip(bases, ranges, strict=True))
     found = search(experiment, pairs, training, plan, out, ranks=ranks, watch=watch)
     for base, best in zip(bases, found, strict=True):
-        title = f"{experiment.tasks[base.task].title} {Choice(base.head, base.options).title}"
+        own = {name: value for name, value in base.options.items() if name not in base.searched}
+        title = f"{experiment.tasks[base.task].title} {Choice(base.head, own).title}"
         if best is None:
             say(f"{title}: every trial of the search failed; fix a smaller lr")
         else:
+            words = "".join(f", {name} {best.trial.options[name]}" for name in base.searched)
             say(
                 f"{title}: best of {plan.sobol + plan.tpe} trials: lr {best.trial.lr:.2g}, "
-                f"weight decay {best.trial.weight_decay:.2g} (valid {100 * best.score:.2f})"
+                f"weight decay {best.trial.weight_decay:.2g}{words} (valid {100 * best.score:.2f})"
             )
     return [best.trial for best in found if best is not None]
-
-
-def _with_preset(choice: Choice, protocol: Preset) -> Choice:
-    return Choice(choice.name, {**protocol.options.get(choice.name, {}), **choice.options})
 
 
 def _passes(
@@ -267,8 +265,13 @@ def _bases(
     weight_decay: float | None,
     loss: str | None,
     seed: int,
+    search: bool,
 ) -> list[Trial]:
     """One trial for each task, layer and head, with what is given or what the protocol fixes."""
+    searched = {
+        choice.title: tuple(protocol.searched_of(choice.name, choice.options)) if search else ()
+        for choice in choices
+    }
     return [
         Trial(
             head=choice.name,
@@ -278,7 +281,8 @@ def _bases(
             weight_decay=protocol.weight_decay[task.kind] if weight_decay is None else weight_decay,
             loss=loss or protocol.loss[task.kind],
             seed=seed,
-            options=choice.options,
+            options={**protocol.options_of(choice.name), **choice.options},
+            searched=searched[choice.title],
         )
         for number, task in enumerate(experiment.tasks)
         for layer in choose_layers(experiment.cache, layers)
@@ -293,14 +297,15 @@ def _plan(protocol: Preset, trials: int | None, seed: int) -> Plan:
             options=("search", "trials"),
         )
     if trials is None:
-        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, seed=seed)
-    return Plan(sobol=trials - trials // 2, tpe=trials // 2, seed=seed)
+        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, beyond=protocol.beyond, seed=seed)
+    return Plan(sobol=trials - trials // 2, tpe=trials // 2, beyond=protocol.beyond, seed=seed)
 
 
 def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":
     """What is searched for a head: all that is not given."""
     own = {"lr": protocol.lr_range_of(base.head), "weight_decay": protocol.weight_decay_range}
-    return {name: own[name] for name, value in given.items() if value is None}
+    numbers = {name: own[name] for name, value in given.items() if value is None}
+    return {**numbers, **{name: protocol.searched[name] for name in base.searched}}
 
 
 def _hush(line: str) -> None:

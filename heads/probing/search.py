@@ -31,6 +31,7 @@ class Plan:
     sobol: int = 25
     tpe: int = 25
     width: int = 5  # proposals between which TPE learns nothing; our choice
+    beyond: int = 0  # learning rates that are tried past an end of their range, where the best lies there
     seed: int = 0
 
     def rounds(self) -> Iterator[range]:
@@ -64,8 +65,15 @@ class _Search:
         self.outcomes: list[Outcome] = []
 
     def propose(self, count: int) -> list[Trial]:
-        settings: list[dict[str, Any]] = list(self.study.ask(count))
-        return [replace(self.base, **own) for own in settings]
+        return [_with(self.base, own) for own in self.study.ask(count)]
+
+    def widen(self, count: int) -> bool:
+        """Whether the next ``count`` trials lie beyond the range: where the best lies at its edge."""
+        if self.best is None:
+            return False
+        trial = self.best.trial
+        own = {name: trial.options.get(name, getattr(trial, name, None)) for name in self.study.space}
+        return self.study.widen(own, count)
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -77,6 +85,13 @@ class _Search:
         """The trial with the best validation score; the first of equals; None where all failed."""
         done = [outcome for outcome in self.outcomes if outcome.status == "done"]
         return max(done, key=lambda outcome: outcome.score, default=None)
+
+
+def _with(base: Trial, settings: Mapping[str, Any]) -> Trial:
+    """A trial with what was proposed: its own fields, and options of its head."""
+    own = {name: value for name, value in settings.items() if name not in base.searched}
+    options = {name: settings[name] for name in base.searched}
+    return replace(base, **own, options={**base.options, **options})
 
 
 def search(
@@ -102,6 +117,10 @@ def search(
     known = _read_trials(out / TRIALS)
     for numbers in plan.rounds():
         _round(experiment, searches, numbers, training, out, known, ranks, watch)
+    if plan.beyond:
+        total = plan.sobol + plan.tpe
+        at_edge = [own for own in searches if own.widen(plan.beyond)]
+        _round(experiment, at_edge, range(total, total + plan.beyond), training, out, known, ranks, watch)
     return [own.best for own in searches]
 
 

@@ -48,9 +48,15 @@ class Result:
         return self.line.get("shots")
 
     @property
+    def fixed_options(self) -> dict[str, Any]:
+        """The head's options but for those that a search chose: each fold and seed may choose its own."""
+        searched = self.line.get("searched") or ()
+        return {name: value for name, value in self["options"].items() if name not in searched}
+
+    @property
     def label(self) -> str:
         """The head as tables name it: with its options, layer and shots where they are not the default."""
-        options = ",".join(f"{name}={value}" for name, value in sorted(self["options"].items()))
+        options = ",".join(f"{name}={value}" for name, value in sorted(self.fixed_options.items()))
         layer = "" if self["last_layer"] else f"@{self['layer']}"
         shots = "" if self.shots is None else f" {self.shots}-shot"
         return f"{self['head']}{layer}{f'[{options}]' if options else ''}{shots}"

@@ -53,9 +53,10 @@ def method_of(result: Result) -> Settings:
     own = {name: result.get(name) or None for name in OWN}
     layer = "last" if result["last_layer"] else result["layer"]
     return _known({
-        "head": result["head"], **{f"option {k}": v for k, v in result["options"].items()}, "layer": layer,
+        "head": result["head"], **{f"option {k}": v for k, v in result.fixed_options.items()}, "layer": layer,
         **rates, **_flat(result.get("training") or {}), **_flat(protocol),
         "search": _search_text(search, chosen), **_flat(search or {}, "search."), **own,
+        "searched": "+".join(map(str, result.get("searched") or ())) or None,
         "match": result.get("match") if result["head"] in MATCHING else None,
     })  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch
 
 from featcache.heads.base import Head, Inputs
 from featcache.heads.checkpoint import load, save
-from featcache.heads.testing.case import Case, answer
+from featcache.heads.testing.case import LIMIT, Case, answer, gap
 
 
 def gradients(case: Case) -> Iterator[str]:
@@ -68,7 +68,8 @@ def saving(case: Case) -> Iterator[str]:
             path = Path(folder) / "head.safetensors"
             save(head, path)
             loaded = load(path, head=case.spec)
-        if not torch.equal(answer(loaded, case.inputs()), answer(head, case.inputs())):
+        rounding = LIMIT if head.config.get("norm") == "batch" else 0.0  # it becomes part of the weights
+        if gap(answer(loaded, case.inputs()), answer(head, case.inputs())) > rounding:
             yield (
                 f"{case.words(own)}gives other logits when it is saved and loaded; keep all it learns in "
                 "parameters and buffers"

@@ -31,7 +31,7 @@ class Stack:
         """Logits (K, B, C); ``streams`` draw each head's dropout, None is evaluation."""
         head = self.template.train(streams is not None)
         if isinstance(head, PooledHead) and has_stacked_form(head):
-            features = head.stacked_pool(self.parameters, head.ready(*inputs))
+            features = head.stacked_pool(self.parameters, head.ready(*head.standardized(*inputs)))
             features = stacked_norm(head, self.buffers, features.to(head.classify.weight.dtype))
             if streams is not None:
                 features = streams.dropout(features, head.dropout.p)

@@ -12,6 +12,7 @@ from featcache.errors import FeatcacheError
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch
 from featcache.heads.data.loader import Learner, num_batches, train_steps
+from featcache.heads.data.moments import channel_moments
 from featcache.heads.data.source import Source
 from featcache.heads.data.tasks import Task
 from featcache.heads.training.group import Group
@@ -49,6 +50,7 @@ class Trainer:
         self.device = source.device
         self.outcomes = [Outcome(trial=trial) for trial in trials]
         self.epoch = 0
+        self._moments: dict[tuple[int, str, int], tuple[Tensor, Tensor]] = {}
         self.groups = self._build()
         self._before, self._started = 0.0, time.perf_counter()
 
@@ -235,7 +237,14 @@ class Trainer:
         return Group(ids, trials, heads, self.training, steps, self.device, self.keep)
 
     def _head(self, trial: Trial) -> Head:
-        return fresh_head(trial, self.tasks[trial.task], self.source.cache)
+        head = fresh_head(trial, self.tasks[trial.task], self.source.cache)
+        if head.standardizes:
+            key = (trial.task, head.reads, trial.layer)
+            if key not in self._moments:
+                rows = self.tasks[trial.task].train.rows
+                self._moments[key] = channel_moments(self.source, rows, head.reads, trial.layer)
+            head.standardizer.set(*self._moments[key])
+        return head
 
 
 def _kind(group: Group) -> tuple[int, int]:

@@ -29,6 +29,7 @@ class Trial:
     loss: str
     seed: int = 0  # of the initial weights, of dropout, and of its own order of clips
     options: Mapping[str, Any] = field(default_factory=dict)  # of the head
+    searched: tuple[str, ...] = ()  # the options that a search chose
 
     @property
     def spec(self) -> HeadSpec:
@@ -45,8 +46,8 @@ class Trial:
     @property
     def identity(self) -> dict[str, Any]:
         """What its numbers follow from: its settings and, of a user's head, the digest of the source."""
-        code = self.spec.code
-        return {**asdict(self), **({"code": code} if code else {})}
+        own = asdict(self) | {"code": self.spec.code}
+        return {name: value for name, value in own.items() if value or name not in ("searched", "code")}
 
 
 @dataclass(frozen=True, kw_only=True)
