@@ -41,6 +41,8 @@ def _facts(spec: "EncoderSpec") -> dict[str, Any]:
 
 def _one(spec: "EncoderSpec") -> str:
     weights = spec.weights or ("give --weights PATH" if spec.needs_weights else "none needed")
+    if spec.name.startswith("timm:"):
+        weights = "timm's own, fetched from the Hugging Face Hub; or give --weights PATH"
     lines = {
         "encoder": spec.name,
         "sample rate": f"{spec.sample_rate} Hz",
