@@ -31,8 +31,8 @@ FAMILY = {name: name.split("-")[0] for name in ENCODERS} | {"openbeats": "beats"
 
 
 def golden_wave(seconds: float, rate: int = 16_000) -> Tensor:
-    if seconds == 3 and rate == 16_000:
-        return torch.from_numpy(np.load(GOLDEN / "wave16k_short3s.npy"))
+    if seconds == 3:
+        return torch.from_numpy(np.load(GOLDEN / f"wave{rate // 1000}k_short3s.npy"))
     name = "wave16k_12.3s" if rate == 16_000 else "wave32k_10s"
     return torch.from_numpy(np.load(SHARED / f"{name}.npy"))[: round(seconds * rate)]
 
@@ -55,6 +55,8 @@ def check(
 
 # name, folder of arrays, seconds, clip seconds, features, tokens, cls tokens in front
 IN_TREE = [
+    ("asit", 3, 6, None, "tokens_pert_short3s", 1),
+    ("ast", 3, 10, None, "tokens_pert_short3s", 2),
     ("audiomae", 3, 10, None, "tokens_pert_short3s", 1),
     ("beats", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 0),
     ("openbeats", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 0),
