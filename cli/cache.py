@@ -100,7 +100,7 @@ def verify(path: Path, repair: bool, as_json: bool) -> None:
 
     Every file of the finished shards is compared with its length and checksum in the ledger. What has no
     checksum is compared with what must be there: zarr.json with the layout and the ledger, runs.jsonl
-    and failed.jsonl with the form of their lines.
+    and failed.jsonl with the form of their lines. A manifest in the cache is compared with its checksum.
 
     \b
     featcache cache verify caches/mae.zarr

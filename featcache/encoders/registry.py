@@ -68,8 +68,8 @@ def build_encoder(name: str, weights: str | None = None, clip_seconds: float | N
     weights = weights or spec.weights
     if weights is None and spec.needs_weights:
         raise InputError(
-            f"the weights of {name} have no address to fetch them from; give the path of those that its authors "
-            f"publish ({spec.source})",
+            f"the weights of {name} have no address to fetch them from; give the path of those that its "
+            f"authors publish ({spec.source})",
             options=("weights",),
         )
     encoder = spec.build(weights, clip_seconds)
