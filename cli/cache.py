@@ -100,7 +100,7 @@ def verify(path: Path, repair: bool, as_json: bool) -> None:
 
     Every file of the finished shards is compared with its length and checksum in the ledger. What has no
     checksum is compared with what must be there: zarr.json with the layout and the ledger, runs.jsonl
-    and failed.jsonl with the form of their lines.
+    and failed.jsonl with the form of their lines. A manifest in the cache is compared with its checksum.
 
     \b
     featcache cache verify caches/mae.zarr
@@ -241,7 +241,7 @@ def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **o
     from featcache.heads.probing.audit import AUDITED, audit_cache
     from featcache.manifest import load_manifest
 
-    opened, clips = TokenCache.open(path), load_manifest(manifest)
+    opened, clips = TokenCache.open(path, checked=True), load_manifest(manifest)
     say = partial(click.echo, err=True)
     joined = join(opened, clips, say)
     keys = [opened.keys[row].tobytes() for _, row in joined]
@@ -271,8 +271,8 @@ def _verdict(path: Path, check: "Check", repair: bool, removed: list[int]) -> It
     unreadable = sum(damage.unreadable for damage in check.damages)
     if unreadable:
         yield (
-            f"{unreadable} files cannot be read: that is no damage, and nothing of them is taken out; "
-            "see to the disk or its rights and verify again"
+            f"nothing is taken out of {unreadable} files that cannot be read or hold labels of their own; "
+            "see to the disk or its rights, or run the extract command again, and verify again"
         )
     if not check.damages:
         rest = "" if check.writer else ", and the metadata and records can be read and agree"

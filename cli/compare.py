@@ -1,5 +1,6 @@
 """``featcache compare``: results to tables and pictures."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -41,5 +42,13 @@ def compare(results: tuple[Path, ...], out: Path, reference: str | None, draws: 
     from featcache.heads.report.formats import markdown
 
     done = run(results, out, reference=reference, draws=draws)
-    click.echo("\n\n".join(map(markdown, done.grids)))
+    second = "_{}_" if on_terminal() else "<u>{}</u>"
+    click.echo("\n\n".join(markdown(grid, second) for grid in done.grids))
+    if done.unmatched:
+        click.echo(f"\n{done.unmatched}", err=True)
     click.echo(f"\nwritten: {', '.join(str(path) for path in done.files)}", err=True)
+
+
+def on_terminal() -> bool:
+    """Whether people read what is printed, and no Markdown reader."""
+    return sys.stdout.isatty()

@@ -35,7 +35,14 @@ PICTURED_EVENTS = 3
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each head.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Of each run.")
-def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="That train; batches are small.",
+)
+def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int, threads: int) -> None:
     """See both stages at work on soundscapes composed from recordings that come with featcache.
 
     Writes about 110 MB into OUT. The same command again finds everything there.
@@ -44,7 +51,7 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
     featcache demo
     featcache demo --out /tmp/demo --clips 1000 --seed 1
     """
-    from featcache.devices import one_thread
+    from featcache.devices import threads as limited
     from featcache.output import keeping, writable
 
     began = time.perf_counter()
@@ -53,7 +60,7 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int) -> None:
         _claim(out, {"clips": clips, "seed": seed})
         manifest = _compose(out, clips, seed)
         cache = _extract(manifest, out / "logmel.zarr")
-        with one_thread():  # on batches this small: 42 s against 112 s with two on a busy machine
+        with limited(threads):
             results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
             _table(results, cache)
             _picture(results[-1], cache, manifest, out / "found.png")

@@ -86,6 +86,8 @@ def _one(spec: "EncoderSpec") -> str:
     from featcache.weights.known import known_checkpoints
 
     weights = spec.weights or ("give --weights PATH" if spec.needs_weights else "none needed")
+    if spec.name.startswith("timm:"):
+        weights = "timm's own, fetched from the Hugging Face Hub; or give --weights PATH"
     lines = {
         "encoder": spec.name,
         "sample rate": f"{spec.sample_rate} Hz",
@@ -93,6 +95,7 @@ def _one(spec: "EncoderSpec") -> str:
         "frontend": spec.frontend,
         "padding": spec.padding,
         "tokens": f"{_grid(spec)} = {spec.grid[0] * spec.grid[1]} x {spec.dim}, time-major: {spec.tokens}",
+        "disk": f"{_disk(spec)} a clip, one layer",
         "layers": f"{spec.depth}" if spec.depth else "layer 0 only",
         "cls": "yes" if spec.has_cls else "no",
         "clip vector": f"{spec.clip_vector} (the authors')",
@@ -139,6 +142,18 @@ def _table(specs: list["EncoderSpec"]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def _disk(spec: "EncoderSpec") -> str:
+    """What the tokens of a full clip take in each storage dtype, with their scales."""
+    from featcache.cache.format.dtypes import STORE_DTYPES
+
+    tokens = spec.grid[0] * spec.grid[1]
+    sizes = {
+        name: tokens * (spec.dim * STORE_DTYPES[name].bits // 8 + 4 * STORE_DTYPES[name].scaled)
+        for name in ("float16", "int8", "int4")
+    }
+    return ", ".join(f"{name} {size / 1e3:,.0f} kB" for name, size in sizes.items())
 
 
 def _grid(spec: "EncoderSpec") -> str:

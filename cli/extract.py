@@ -56,6 +56,11 @@ SHOWN_FAILURES = 3
     "--workers", type=click.IntRange(1), help="Decoding threads; the number of cores, at most 8, by default."
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="CPU threads of the encoder; those of torch (one a core) by default.",
+)
+@click.option(
     "--store-dtype",
     default="float16",
     show_default=True,

@@ -1,6 +1,7 @@
 """The command ``featcache``: its subcommands, and how errors leave it."""
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"featcache.cli.{cmd_name}"), cmd_name)
+        for own in command.commands.values() if isinstance(command, click.Group) else [command]:
+            if not any(each.name == "verbose" for each in own.params):
+                own.params.append(_verbose(expose_value=False))
         return command
 
     def resolve_command(
@@ -41,7 +45,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FeatcacheError as error:
-            if ctx.params.get("verbose"):
+            if ctx.meta.get("verbose"):
                 logging.getLogger("featcache").debug("the error came from here", exc_info=True)
             start = "" if isinstance(error, Interrupted) else "Error: "
             click.echo(f"{start}{error}{self._options(ctx, error)}", err=True)
@@ -59,10 +63,25 @@ class Commands(click.Group):
         return f" ({', '.join(names)})" if names else ""
 
 
+def _verbose(**more: Any) -> click.Option:
+    """The option -v, which may stand before or after the name of a command."""
+    return click.Option(
+        ["-v", "--verbose"], count=True, callback=_say_more, is_eager=True,
+        help="Say more (-vv: with the origin of errors).", **more,
+    )  # fmt: skip
+
+
+def _say_more(ctx: click.Context, param: click.Parameter, count: int) -> int:
+    root = ctx.find_root()
+    root.meta["verbose"] = max(count, root.meta.get("verbose", 0))
+    level = {0: logging.WARNING, 1: logging.INFO}.get(root.meta["verbose"], logging.DEBUG)
+    logging.getLogger("featcache").setLevel(level)
+    return count
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="featcache")
-@click.option("-v", "--verbose", count=True, help="Say more (-vv: with the origin of errors).")
-def featcache(verbose: int) -> None:
+def featcache() -> None:
     """Probe frozen audio encoders on every patch token: encode once, train many heads.
 
     \b
@@ -70,12 +89,15 @@ def featcache(verbose: int) -> None:
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out mae.zarr
     featcache probe mae.zarr --head linear --head protobin
     """
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("featcache").setLevel(level)
+
+
+featcache.params.append(_verbose(expose_value=False))
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before torch loads: threads that wait for each other spin otherwise, on cores that others could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install()
     featcache(prog_name="featcache")

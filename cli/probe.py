@@ -1,9 +1,12 @@
 """``featcache probe``: a token cache to test scores."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from featcache.heads.report.results import Result
 
 
 @click.command(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped (the same command goes on).")
@@ -60,13 +63,24 @@ import click
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads; those of torch (one a core) by default."
+)
+@click.option(
     "--device-cache",
     type=click.Choice(["auto", "on", "off"]),
     default="auto",
     show_default=True,
     help="Load all tokens to the device once; auto where they fit.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; train nothing.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare files of tokens with their checksums when they are first read.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan and its cost, timed on a few batches; keep nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines.")
 def probe(
     caches: tuple[Path, ...],
@@ -94,12 +108,16 @@ def probe(
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
-    results = []
+    results: list[Result] = []
+    costs: list[dict[str, Any]] = []
     for cache in caches:
         results += run(
-            cache, manifests, heads=heads, say=say, watch=Live(), progress=True, distributed=True, **options
-        )
+            cache, manifests, heads=heads, say=say, watch=Live(), progress=True, distributed=True,
+            tell=costs.append, **options,
+        )  # fmt: skip
     if as_json:
+        for cost in costs:
+            click.echo(json.dumps(cost))
         for result in results:
             click.echo(json.dumps(result.line))
     elif results:

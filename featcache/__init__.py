@@ -3,6 +3,7 @@
 Names are imported when first used, so that ``import featcache`` does not wait for torch.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache._version import __version__
@@ -21,6 +22,11 @@ __all__ = [
     "read_manifest",
     "read_results",
 ]
+
+_ROOT = Path(__file__).resolve().parents[1]
+# Python found the checkout itself, for it runs there: heads and cli are beside this folder, not in it.
+if not Path(__file__).with_name("heads").exists() and (_ROOT / "heads" / "registry.py").exists():
+    __path__.append(str(_ROOT))
 
 # What stands here is the public face of all three packages; ``probe`` and the like are stage two's.
 _HOMES = {

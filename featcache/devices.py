@@ -1,5 +1,6 @@
 """Where and with what numbers are computed: devices, their free memory, threads, versions."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,11 +60,17 @@ def versions() -> dict[str, str]:
     return {"featcache": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread inside: on small work, threads wait for each other longer than they compute."""
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads inside for torch and the match; as before where ``count`` is None."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    if count is not None:
+        torch.set_num_threads(count)
     try:
         yield
     finally:

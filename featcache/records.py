@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from crc32c import crc32c
+
 from featcache.errors import CacheError, InputError
-from featcache.files import DOCUMENT_BYTES, reason
-from featcache.jsonl import append_lines, encode, records
+from featcache.files import DOCUMENT_BYTES, read_bytes, reason
+from featcache.jsonl import Line, append_lines, encode, read_lines
 
 RUNS = "runs.jsonl"
 FAILED = "failed.jsonl"
 WINDOWS = "windows.csv"  # the manifest of windows, where an extraction split clips
 _TABLES = (".csv", ".tsv")
 CLIPS = "clips.csv"  # the manifest with plain columns, where the one given named its own
+OWN = (WINDOWS, CLIPS)  # manifests that lie in the cache itself
 
 
 def _is_run(record: Mapping[str, Any] | None) -> bool:
@@ -33,8 +36,13 @@ RECORDS: dict[str, Callable[[Mapping[str, Any] | None], bool]] = {RUNS: _is_run,
 
 
 def add_run(cache: Path, run: Mapping[str, Any]) -> None:
-    """Append one extraction: its manifest, device, versions and settings."""
-    append_lines(cache / RUNS, [run])
+    """Append one extraction: its manifest, device, versions and settings.
+
+    Of a manifest that lies in the cache the checksum is kept: it holds labels, and nobody else has them.
+    """
+    own = [name for name in OWN if str((cache / name).absolute()) == run.get("manifest")]
+    checksum = {"manifest_crc32c": _checksum(cache / own[0])} if own else {}
+    append_lines(cache / RUNS, [{**run, **checksum}])
 
 
 def last_manifest(cache: Path) -> Path | None:
@@ -43,13 +51,23 @@ def last_manifest(cache: Path) -> Path | None:
     A cache may come from anyone, and the name it remembers is only followed to what a manifest can be.
 
     Raises:
-        CacheError: runs.jsonl cannot be read.
-        InputError: it names something that is neither a CSV file of at most 64 MB nor a folder.
+        CacheError: runs.jsonl cannot be read, or its last line cannot.
+        InputError: it names something that is neither a CSV file of at most 64 MB nor a folder, or a
+            manifest in the cache that is not as extraction wrote it.
     """
-    runs = [run for run in _sound(cache / RUNS) if run.get("manifest")]
-    if not runs:
+    run = _last_run(cache / RUNS)
+    if run is None:
         return None
-    path = Path(runs[-1]["manifest"])
+    path = Path(run["manifest"])
+    if "manifest_crc32c" in run:
+        path = cache / path.name  # wherever the cache is by now
+        if (problem := _changed(path, run["manifest_crc32c"])) is not None:
+            raise InputError(
+                f"{path}, the manifest last extracted from, {problem}; run the extract command again, or "
+                "name a manifest (this one, to take it as it is)",
+                options=("manifests",),
+            )
+        return path
     why = _no_manifest(path)
     if why:
         raise InputError(
@@ -57,6 +75,39 @@ def last_manifest(cache: Path) -> Path | None:
             options=("manifests",),
         )
     return path
+
+
+def _last_run(path: Path) -> dict[str, Any] | None:
+    """The last line; an earlier one is not taken in its place, for it may name other labels."""
+    lines = _lines(path)
+    if not lines:
+        return None
+    last = lines[-1]
+    if last.record is None or not _is_run(last.record):
+        raise CacheError(
+            f"{path} line {last.number}, the last extraction, cannot be read; name a manifest, or run the "
+            "extract command again"
+        )
+    return last.record if last.record.get("manifest") else None
+
+
+def own_manifest_problem(cache: Path) -> tuple[str, str] | None:
+    """The manifest in a cache that labels its clips, and why it is not as extraction wrote it."""
+    run = _last_run(cache / RUNS) or {}
+    name = Path(run.get("manifest", "")).name
+    problem = _changed(cache / name, run["manifest_crc32c"]) if "manifest_crc32c" in run else None
+    return None if problem is None else (name, problem)
+
+
+def _changed(path: Path, checksum: object) -> str | None:
+    try:
+        return None if _checksum(path) == checksum else "is not as extraction wrote it"
+    except OSError as error:
+        return f"cannot be read ({reason(error)})"
+
+
+def _checksum(path: Path) -> str:
+    return f"{crc32c(read_bytes(path)):08x}"
 
 
 def failed_clips(cache: Path) -> dict[str, str]:
@@ -83,8 +134,13 @@ def record_failed(cache: Path, tried: set[str], failed: Mapping[str, str]) -> No
 
 def _sound(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that are what we write there; others are passed over."""
+    found = [line.record for line in _lines(path) if RECORDS[path.name](line.record)]
+    return [record for record in found if record is not None]
+
+
+def _lines(path: Path) -> list[Line]:
     try:
-        return [record for record in records(path) if RECORDS[path.name](record)]
+        return list(read_lines(path))
     except OSError as error:
         raise CacheError(
             f"{path} cannot be read: {reason(error)}; remove it, or copy the cache again"

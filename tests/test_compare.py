@@ -263,3 +263,34 @@ def test_pictures_name_heads_of_users_without_their_folders_unless_two_would_be_
     assert _short(["one/my_head.py:MyHead", "two/my_head.py:MyHead"]) == [
         "one/my_head.py:MyHead", "two/my_head.py:MyHead",
     ]  # fmt: skip
+
+
+def test_a_terminal_shows_no_tags(add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(0.5)
+    add(0.4, head="protobin")
+    assert "<u>40.00 (n=1)</u>" in markdown(score_grid(cells(read_results([tmp_path])), []))
+    words = ["compare", str(tmp_path), "--out", str(tmp_path / "out"), "--draws", "0"]
+    assert "<u>" in CliRunner().invoke(featcache, words).stdout  # into a file: Markdown
+    monkeypatch.setattr("featcache.cli.compare.on_terminal", lambda: True)
+    shown = CliRunner().invoke(featcache, words).stdout
+    assert "_40.00 (n=1)_" in shown
+    assert "<u>" not in shown
+
+
+def test_a_reference_that_has_none_of_our_data_sets_says_so(add: Add, tmp_path: Path) -> None:
+    add(0.5, dataset="mine")
+    words = [
+        "compare",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--reference",
+        "unmute",
+        "--draws",
+        "0",
+    ]
+    done = CliRunner().invoke(featcache, words)
+    assert "unmute has numbers of" in done.stderr
+    assert "and none of mine" in done.stderr
+    add(0.5, dataset=published("unmute")[0].dataset)
+    assert "and none of" not in CliRunner().invoke(featcache, words).stderr

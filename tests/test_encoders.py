@@ -68,6 +68,8 @@ def check(
 
 # name, folder of arrays, seconds, clip seconds, features, tokens, cls tokens in front
 IN_TREE = [
+    ("asit", 3, 6, None, "tokens_pert_short3s", 1),
+    ("ast", 3, 10, None, "tokens_pert_short3s", 2),
     ("audiomae", 3, 10, None, "tokens_pert_short3s", 1),
     ("beats", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 0),
     ("openbeats", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 0),

@@ -253,7 +253,7 @@ def test_ast_without_transformers_says_what_to_install(
 
 
 def test_an_encoder_without_public_weights_asks_for_a_path() -> None:
-    with pytest.raises(InputError, match=r"the weights of asit have no address .*; give their path"):
+    with pytest.raises(InputError, match=r"the weights of asit have no address .*; give the path of .*arXiv"):
         build_encoder("asit")
 
 

@@ -110,3 +110,19 @@ def test_every_dependency_is_imported_somewhere() -> None:
     ]
     assert unused == []
     assert all(re.search(r">=.*<", line) for line in project["dependencies"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "featcache.cli", "--version"],
+        ["-m", "featcache.cli", "probe", "--help"],
+        ["-c", "import featcache.heads as h; print(h.__file__)"],
+        ["-c", "import featcache; print(featcache.probe.__module__, featcache.TokenCache)"],
+    ],
+)
+def test_the_checkout_can_be_used_where_it_is(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    if "__file__" in words[-1]:
+        assert Path(done.stdout.strip()) == ROOT / "heads/__init__.py"

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import socket
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from featcache.encoders import build_encoder
 from featcache.errors import InputError, MismatchError, MissingError
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into, weights_digest
-from featcache.weights.download import locate
+from featcache.weights.download import hub_client, locate
 
 State = dict[str, Tensor]
 
@@ -293,3 +296,27 @@ def test_whatever_a_file_holds_it_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"w\.pt (is truncated or no checkpoint|was refused)") as caught:
             load_checkpoint(str(path))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxies", [{}, {"https": "http://proxy:3128"}])
+def test_the_hub_is_not_asked_again_and_again_where_it_has_no_address(
+    monkeypatch: pytest.MonkeyPatch, proxies: dict[str, str]
+) -> None:
+    from huggingface_hub import constants
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("featcache.weights.download.getproxies", lambda: proxies)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with hub_client():
+        assert constants.HF_HUB_OFFLINE is not bool(proxies)  # a proxy looks names up itself
+    assert not constants.HF_HUB_OFFLINE
+    if not proxies:
+        began = time.perf_counter()
+        with pytest.raises(MissingError, match="cannot be fetched"):
+            load_checkpoint("hf-hub:nobody/nothing")
+        with pytest.raises(MissingError, match="cannot be fetched"):
+            build_encoder("timm:vit_tiny_patch16_224")
+        assert time.perf_counter() - began < 20  # 90 s with its retries

@@ -1,13 +1,16 @@
 """Decode clips ahead of the encoder, in order, on threads.
 
 Decoding and resampling let go of the interpreter lock, so threads are enough; a process pool
-would copy every waveform once more and cannot be forked safely once CUDA is up.
+would copy every waveform once more and cannot be forked safely once CUDA is up. Each decodes with one
+thread of torch: as many again in each of them would keep the encoder from the cores.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+
+import torch
 
 from featcache.audio.load import Decoded, load_clip
 from featcache.errors import AudioError
@@ -43,7 +46,8 @@ def decode_ahead(
         except AudioError as error:
             return error
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
     try:
         rest = iter(clips)
         queue: deque[tuple[Clip, Future[Decoded | AudioError]]] = deque(
@@ -56,3 +60,4 @@ def decode_ahead(
             yield clip, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(own)  # what a thread that starts later takes for its own

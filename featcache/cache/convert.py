@@ -14,9 +14,10 @@ from featcache.cache.read.reader import TokenCache
 from featcache.cache.write.writer import CacheWriter
 from featcache.errors import InputError, unknown
 from featcache.files import read_bytes
+from featcache.records import FAILED, OWN, RUNS
 
 _CLIPS_AT_ONCE = 16
-_RECORDS = ("runs.jsonl", "failed.jsonl")  # what extraction noted about the clips
+_RECORDS = (RUNS, FAILED, *OWN)  # what extraction noted about the clips
 
 
 def convert_cache(
@@ -44,7 +45,7 @@ def convert_cache(
         MismatchError: ``target`` is something else already.
     """
     check({"shard_clips": count_up_to(MOST_SHARD_CLIPS)}, {"shard_clips": shard_clips})
-    parent = TokenCache.open(source)
+    parent = TokenCache.open(source, checked=True)  # a copy of damage would have checksums of its own
     if Path(target).resolve() == parent.path.resolve():
         raise InputError(f"cannot convert {source} into itself; name another path")
     layout = _layout(parent, dtype, layers, codec, shard_clips)

@@ -1,6 +1,7 @@
 """Finding damaged shards, and taking them out so that extraction writes them again."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from featcache.cache.format.shard_index import decode_ids, ids_file
 from featcache.cache.write.folders import check_folders
 from featcache.cache.write.lock import WriterLock, writer_of
 from featcache.cache.write.recovery import shard_row_count
+from featcache.errors import CacheError
 from featcache.files import read_bytes, read_json, reason
 from featcache.jsonl import encode, read_lines
-from featcache.records import RECORDS
+from featcache.records import RECORDS, own_manifest_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class Damage:
     shard: int | None  # None: not in a shard (metadata, records, or a ledger line that cannot be read)
     file: str  # path below the cache
     reason: str
-    unreadable: bool = False  # the disk or its rights refused: it may be sound, and is never removed
+    # The disk or its rights refused, or it holds labels, of which no other copy is here: never removed.
+    unreadable: bool = False
 
 
 @dataclass(kw_only=True)
@@ -200,6 +203,9 @@ def _check_records(path: Path) -> Iterator[Damage]:
             continue
         for number in bad:
             yield Damage(shard=None, file=name, reason=f"line {number} is not a record")
+    with suppress(CacheError):  # runs.jsonl cannot be read: said above
+        if (changed := own_manifest_problem(path)) is not None:
+            yield Damage(shard=None, file=changed[0], reason=changed[1], unreadable=True)
 
 
 def _unreadable(shard: int | None, name: str, error: OSError) -> Damage:

@@ -86,7 +86,8 @@ def build_encoder(
         weights, build = weights or spec.weights, spec.build
         if weights is None and spec.needs_weights:
             raise InputError(
-                f"the weights of {name} have no address to fetch them from; give their path",
+                f"the weights of {name} have no address to fetch them from; give the path of those that its "
+                f"authors publish ({spec.source})",
                 options=("weights",),
             )
     encoder: Encoder = build(weights, clip_seconds, **read_options(name, build, options or {}))

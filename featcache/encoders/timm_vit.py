@@ -14,7 +14,7 @@ from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.vit import ViTEncoder, freeze
 from featcache.errors import InputError, MissingError
 from featcache.weights.checkpoint import load_checkpoint, load_into
-from featcache.weights.download import unreachable
+from featcache.weights.download import hub_client, unreachable
 
 IGNORED = ("head.", "fc_norm.", "attn_pool.")
 
@@ -74,7 +74,8 @@ def _create(name: str, *, frames: int, pretrained: bool) -> Any:
         raise InputError(f"timm has no model {model!r}; {hint}")
     options = {"in_chans": 1, "num_classes": 0, "img_size": (frames, 128)}
     try:
-        vit = timm.create_model(model, pretrained=pretrained, **options)
+        with hub_client():
+            vit = timm.create_model(model, pretrained=pretrained, **options)
     except TypeError as error:
         raise InputError(
             f"{name} takes no image size, so it is no VisionTransformer; choose a ViT"

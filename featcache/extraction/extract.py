@@ -14,6 +14,7 @@ from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.cache.write.recovery import check_target
 from featcache.devices import choose_device, device_name, versions
+from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
@@ -33,6 +34,7 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "dtype": tuple(COMPUTE_DTYPES),
     "batch_size": count_up_to(10_000),
     "workers": count_up_to(256),
+    "threads": count_up_to(1024),
     "store_dtype": tuple(STORE_DTYPES),
     "codec": tuple(CODECS),
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
@@ -54,6 +56,7 @@ def extract(
     dtype: str = "fp32",
     batch_size: int = 32,
     workers: int | None = None,
+    threads: int | None = None,
     store_dtype: str = "float16",
     codec: str | None = None,
     shard_clips: int | None = None,
@@ -78,6 +81,7 @@ def extract(
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
         clip_seconds: [s] length the encoder is built for; the authors' unless given
         shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
+        threads: of torch on the CPU until this returns; torch's number unless given. Decoding has ``workers``
         window_seconds: [s] split longer clips into windows of this length instead of cutting them
         hop_seconds: [s] between window starts; the length of a window unless given
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
@@ -96,7 +100,7 @@ def extract(
         RULES,
         {
             "clip_seconds": clip_seconds, "dtype": dtype, "batch_size": batch_size, "workers": workers,
-            "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
+            "threads": threads, "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
             "window_seconds": window_seconds, "hop_seconds": hop_seconds,
         },
     )  # fmt: skip
@@ -128,7 +132,7 @@ def extract(
     result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
     layout = _layout(runner, name, store_dtype, codec, shard_clips)
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
-    with CacheWriter.create_or_open(result.cache, layout) as writer:
+    with limited(threads), CacheWriter.create_or_open(result.cache, layout) as writer:
         if window_seconds is not None or manifest.own_columns:
             # What probe reads by default: the file it was made from does not say it all.
             result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
@@ -142,7 +146,9 @@ def extract(
         )  # fmt: skip
         others = [reuse] if isinstance(reuse, str | Path) else reuse
         split = {clip.id for clip in manifest} - {clip.id for clip in clips}
-        filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others], split=split)
+        filler.fill(
+            clips.clips, keys, [TokenCache.open(other, checked=True) for other in others], split=split
+        )
     result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
     result.seconds = time.perf_counter() - began
     return result

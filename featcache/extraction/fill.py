@@ -1,6 +1,5 @@
 """Fill an open cache with the clips it lacks: present, copied from another cache, or encoded."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter, TokenCache
+from featcache.devices import cores
 from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, Interrupted
 from featcache.extraction.canaries import check_canaries
@@ -64,7 +64,7 @@ class Filler:
     ) -> None:
         self._writer, self._runner, self._result = writer, runner, result
         self._batch_size = batch_size
-        self._workers = workers or min(8, os.cpu_count() or 1)
+        self._workers = workers or min(8, cores())
         self._accept_truncated = accept_truncated
         self._progress = progress
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end

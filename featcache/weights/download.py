@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from featcache.errors import CacheError, InputError, MissingError
 from featcache.weights.known import describe
@@ -50,7 +52,7 @@ def _from_hub(weights: str) -> Path:
         return cached[name]
     logger.warning("fetching %s from the Hugging Face Hub%s", weights, describe(weights))
     try:
-        with _quiet_hub():
+        with hub_client():
             files = list(huggingface_hub.HfApi().list_repo_files(repository))
             name = name or _choose(files)
             if name is not None:
@@ -102,15 +104,34 @@ def _choose(files: list[str]) -> str | None:
 
 
 @contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without a line for each retry: one error at the end says it."""
+def hub_client() -> Iterator[None]:
+    """The hub's client without a line for each retry, and without the retries where the hub has no address.
+
+    It would try for half a minute, and timm for a whole one, before either looks at what it has fetched.
+    """
+    from huggingface_hub import constants
+
     hub = logging.getLogger("huggingface_hub")
-    level = hub.level
+    level, offline = hub.level, constants.HF_HUB_OFFLINE
     hub.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = offline or not _has_address(constants.ENDPOINT)
     try:
         yield
     finally:
         hub.setLevel(level)
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _has_address(url: str) -> bool:
+    """Whether a host can be looked up; where a proxy does that, nobody knows."""
+    host = urlsplit(url).hostname
+    if host is None or getproxies():
+        return True
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
 
 
 def _from_url(url: str) -> Path:

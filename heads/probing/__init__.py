@@ -7,6 +7,6 @@
 - ``search``, ``study``: learning rate and weight decay, by Sobol, TPE and successive halving
 - ``evaluate``, ``predictions``: trained heads meet the test split, once, and are written down
 - ``record``: what every result line says
-- ``cost``: what a probe will cost
+- ``cost``, ``rehearsal``: what a probe will cost, and how long it will take here
 - ``audit``: what a storage dtype costs a probe
 """

@@ -4,12 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from featcache.arguments import ABOVE_ZERO, COUNT, FROM_ZERO, NOT_BELOW_ZERO, SHARE, Rule, check, is_whole
+from featcache.arguments import (
+    ABOVE_ZERO,
+    COUNT,
+    FROM_ZERO,
+    NOT_BELOW_ZERO,
+    SHARE,
+    Rule,
+    check,
+    count_up_to,
+    is_whole,
+)
 from featcache.errors import InputError, unknown
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind
 from featcache.heads.training.trial import Schedule, Select, Training
 
+THREADS = count_up_to(1024)
 RULES: dict[str, Rule | Sequence[str]] = {
     "task": get_args(Kind),
     "trials": COUNT,
@@ -26,6 +37,7 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "lr": ABOVE_ZERO,
     "weight_decay": NOT_BELOW_ZERO,
     "device_cache": get_args(DeviceCache),
+    "threads": THREADS,
     "epochs": COUNT,
     "batch_size": Rule("a whole number, 2 or more", lambda value: is_whole(value) and value >= 2),
     "max_steps": COUNT,

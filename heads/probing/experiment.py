@@ -83,8 +83,12 @@ def open_experiment(
     shots: Shots = ("all",),
     allow_leak: bool = False,
     progress: bool = False,
+    verify: bool = True,
 ) -> Experiment:
     """Open the cache and join it with each manifest, or with the one it was last extracted from.
+
+    Args:
+        verify: compare files of tokens with their checksums before they are read
 
     Raises:
         MissingError: no such cache or manifest.
@@ -93,6 +97,7 @@ def open_experiment(
     from featcache.cache import TokenCache
 
     store = cache if isinstance(cache, TokenCache) else TokenCache.open(cache)
+    store.checked |= verify
     if not len(store):
         raise InputError(f"the cache {store.path} holds no finished clip; run 'featcache extract' again")
     found = [

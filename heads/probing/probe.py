@@ -1,7 +1,7 @@
 """``probe``: how good is a frozen encoder on this data, under each of these heads?"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcache.cache.read.join import Say
 from featcache.devices import choose_device
+from featcache.devices import threads as limited
 from featcache.errors import InputError, Interrupted
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind, Shots
@@ -18,7 +19,7 @@ from featcache.heads.probing.evaluate import evaluate, run_digest
 from featcache.heads.probing.experiment import Experiment, choose_layers, open_experiment
 from featcache.heads.probing.presets import Preset, preset_named
 from featcache.heads.probing.search import Plan, search
-from featcache.heads.registry import Choice, parse_choice
+from featcache.heads.registry import ALIASES, Choice, parse_choice
 from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
 from featcache.heads.solved.registry import is_solved, parse_solved
 from featcache.heads.solved.shortfall import shortfalls
@@ -61,11 +62,14 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     device_cache: DeviceCache = "auto",
+    threads: int | None = None,
+    verify: bool = True,
     distributed: bool = False,
     say: Say | None = None,
     watch: Watch | None = None,
     progress: bool = False,
     dry_run: bool = False,
+    tell: Callable[[dict[str, Any]], None] = lambda cost: None,
     **training: Any,
 ) -> list[Result]:
     """Train or solve each head on each question of the manifest, and test it; trained ones come first.
@@ -91,10 +95,13 @@ def probe(
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
         device_cache: load all tokens to the device once: "on", "off", or "auto" where they fit
+        threads: of torch and of the match, on the CPU, until this returns; torch's number unless given
+        verify: compare each file of tokens with its checksum when it is first read
         distributed: join the process group that torchrun started this process for, and share the trials
         say: takes one line at a time; the logger ``featcache`` does unless given
         watch: called after every epoch with (epoch, epochs, outcomes so far)
-        dry_run: say what it would cost, and do nothing
+        dry_run: say what it would cost, and keep nothing: a few batches are timed
+        tell: takes each phase of a dry run as a record, too
         training: fields of ``Training``, e.g. ``epochs=10``, or ``max_steps``
 
     Raises:
@@ -106,7 +113,7 @@ def probe(
     names = [heads] if isinstance(heads, str) else list(heads)
     check_probe(
         heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
-        shots=shots, device_cache=device_cache, training=training,
+        shots=shots, device_cache=device_cache, threads=threads, training=training,
     )  # fmt: skip
     out = Path(out)
     if not dry_run:
@@ -118,11 +125,14 @@ def probe(
         build_loss(loss)
     plan = _plan(protocol, trials, seed) if search else None
     choices = [parse_choice(name) for name in names if not is_solved(name)]
+    for name, choice in zip([name for name in names if not is_solved(name)], choices, strict=True):
+        if (own_name := name.split(":")[0]) in ALIASES:
+            say(f"{own_name} is {choice.name} here: results name it so")
     manifests = [manifest] if isinstance(manifest, str | Path | Manifest) else list(manifest or ())
     experiment = open_experiment(
         cache, manifests, device=choose_device(ranks.device(device)), say=say, folds=folds, kind=task,
         device_cache=device_cache, seed=seed, shots=shots or ("all",), allow_leak=allow_leak,
-        progress=progress and ranks.first,
+        progress=progress and ranks.first, verify=verify,
     )  # fmt: skip
     passes = _passes(experiment, protocol, seed, training)
     bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search)
@@ -133,7 +143,8 @@ def probe(
     if dry_run:
         for settings, numbers in passes.items():
             if own := [base for base in bases if base.task in numbers]:
-                estimate(experiment, settings, own, plan, count, say)
+                for cost in estimate(experiment, settings, own, plan, count, say):
+                    tell(cost)
         say(f"solved, not trained: {', '.join(choice.title for choice in to_solve) or 'none'}")
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
@@ -142,12 +153,17 @@ def probe(
     run = digest_of([experiment.digest, asked, record])
     results = []
     try:
-        with keeping(out), claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext():
+        with (
+            keeping(out),
+            limited(threads),
+            claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext(),
+        ):
             for settings, numbers in passes.items():
                 own = [base for base in bases if base.task in numbers]
                 if plan is not None:
                     ranges = [_ranges(protocol, base, given) for base in own]
                     own = _best(experiment, own, ranges, settings, plan, out, ranks, say, watch)
+                    say(f"search is over: training the best of each, {count} seed(s)")
                 wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
                 results += train_and_test(experiment, wanted, settings, out, record, ranks, say, watch)
             if ranks.first:
@@ -215,7 +231,7 @@ def _best(
 ) -> list[Trial]:
     """The best setting of each base that has one."""
     pairs = list(zip(bases, ranges, strict=True))
-    found = search(experiment, pairs, training, plan, out, ranks=ranks, watch=watch)
+    found = search(experiment, pairs, training, plan, out, ranks=ranks, say=say, watch=watch)
     for base, best in zip(bases, found, strict=True):
         own = {name: value for name, value in base.options.items() if name not in base.searched}
         title = f"{experiment.tasks[base.task].title} {Choice(base.head, own).title}"

@@ -5,13 +5,16 @@ search that was cut off is replayed from these lines up to its last whole round 
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featcache.cache.read.join import Say
 from featcache.devices import versions
 from featcache.heads.probing.experiment import Experiment
+from featcache.heads.probing.rehearsal import in_words
 from featcache.heads.probing.study import Ranges, Study
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.distributed import Ranks
@@ -102,6 +105,7 @@ def search(
     out: Path,
     *,
     ranks: Ranks,
+    say: Say,
     watch: Watch | None = None,
 ) -> list[Outcome | None]:
     """The best trial of each study.
@@ -115,7 +119,12 @@ def search(
         own = [base.identity, *task.key, ranges, asdict(plan), asdict(training), versions()]
         searches.append(_Search(base, ranges, plan, training, digest_of([experiment.digest, own])))
     known = _read_trials(out / TRIALS)
-    for numbers in plan.rounds():
+    rounds, began = list(plan.rounds()), time.perf_counter()
+    for part, numbers in enumerate(rounds, start=1):
+        spent = time.perf_counter() - began
+        left = spent / numbers.start * (rounds[-1].stop - numbers.start) if numbers.start else None
+        end = "" if left is None else f", about {in_words(left)} left to search"
+        say(f"search, part {part} of {len(rounds)}: {len(numbers)} trials of each head{end}")
         _round(experiment, searches, numbers, training, out, known, ranks, watch)
     if plan.beyond:
         total = plan.sobol + plan.tpe

@@ -9,7 +9,7 @@ from featcache.cache.format.durable import replace_file
 from featcache.errors import InputError
 from featcache.heads.report.formats import Grid, csv_text, latex, markdown
 from featcache.heads.report.plots import draw_curves, draw_ranks, draw_wins, write_figure
-from featcache.heads.report.published import published
+from featcache.heads.report.published import Published, published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
 from featcache.heads.report.results import read_results
 from featcache.heads.report.significance import DRAWS, differences
@@ -24,6 +24,7 @@ class Comparison:
 
     grids: list[Grid]
     files: list[Path]
+    unmatched: str | None = None  # why none of the reference's numbers stands in the tables
 
 
 def compare(
@@ -67,7 +68,18 @@ def compare(
     if out is not None:
         with keeping(Path(out), "the results themselves are as they were"):
             files = _write(Path(out), grids, found, csv_text(found, theirs), ranked)
-    return Comparison(grids, files)
+    return Comparison(grids, files, _unmatched(reference, theirs, found))
+
+
+def _unmatched(reference: str | None, theirs: Sequence[Published], found: Sequence[Cell]) -> str | None:
+    named = {number.dataset for number in theirs}
+    own = sorted({cell.dataset for cell in found})
+    if not theirs or named & set(own):
+        return None
+    return (
+        f"{reference} has numbers of {', '.join(sorted(named))}, and none of {', '.join(own)}: a data set is "
+        "named by its manifest's file"
+    )
 
 
 def _write(

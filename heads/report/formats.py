@@ -29,8 +29,11 @@ class Grid:
     rule: int | None = None  # the row above which solved heads are set apart
 
 
-def markdown(grid: Grid) -> str:
+def markdown(grid: Grid, second: str = "<u>{}</u>") -> str:
     """A grid as a Markdown table.
+
+    Args:
+        second: how the second best is marked; Markdown itself cannot underline, and a terminal shows tags
 
     >>> print(markdown(Grid("T", ["a", "b"], [[TableEntry("x"), TableEntry("1", 1)]])))
     ## T
@@ -39,7 +42,7 @@ def markdown(grid: Grid) -> str:
     |---|---|
     | x | **1** |
     """
-    style: dict[int, Callable[[str], str]] = {0: str, 1: "**{}**".format, 2: "<u>{}</u>".format}
+    style: dict[int, Callable[[str], str]] = {0: str, 1: "**{}**".format, 2: second.format}
     lines = [f"## {grid.title}", "", _bar(grid.header), _bar(["---"] * len(grid.header)).replace(" ", "")]
     for number, row in enumerate(grid.rows):
         if number == grid.rule:

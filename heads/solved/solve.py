@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from featcache.cache.read.join import Say
-from featcache.devices import free_memory, one_thread, versions
+from featcache.devices import free_memory, threads, versions
 from featcache.errors import InputError
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.record import Logits, add_test, place, setting
@@ -150,7 +149,7 @@ def _solve(experiment: Experiment, own: Setting, features: PooledFeatures) -> tu
         features.of(name, rows)
         for rows in (question.task.train.rows, question.task.valid.rows, question.test.rows)
     )
-    with one_thread() if train.numel() < SMALL else nullcontext():
+    with threads(1 if train.numel() < SMALL else None):
         solved = choose_and_fit(SOLVED[own.choice.name], question.task, train, valid)
         return solved, solved.score(test)
 

@@ -1,7 +1,7 @@
 """Saving where a pass stands, so that a run that was cut off goes on from its last saved epoch.
 
-A state file is what torch saves and, after it, its CRC-32C: a state with one wrong bit would train on
-and give other scores under the same run digest.
+A state file is what torch saves and, after it, the CRC-32C of that and of the file's name: a state with
+one wrong bit, or of another run, would train on and give other scores under the same run digest.
 """
 
 import io
@@ -50,7 +50,7 @@ class Saver:
             content = io.BytesIO()
             torch.save(self.trainer.state(), content)
             file.write(content.getbuffer())
-            file.write(_END + f"{crc32c(content.getbuffer()):08x}".encode())
+            file.write(_END + _checksum(self.path, content.getbuffer()))
             file.finish()
             os.replace(partial_path(self.path), self.path)
         except BaseException:
@@ -109,7 +109,7 @@ def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             content = file.read()
-        why = _doubt(content)
+        why = _doubt(path, content)
         if why is None:
             end = io.BytesIO(content[:-_END_BYTES])
             state: dict[str, Any] = torch.load(end, map_location=device, weights_only=True)
@@ -124,9 +124,13 @@ def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     return None
 
 
-def _doubt(content: bytes) -> str | None:
+def _checksum(path: Path, content: memoryview) -> bytes:
+    return f"{crc32c(content, crc32c(path.name.encode())):08x}".encode()
+
+
+def _doubt(path: Path, content: bytes) -> str | None:
     """Why the content of a state file is not believed."""
     if not content[-_END_BYTES:].startswith(_END):
         return "is cut short, or of another version"
-    checksum = f"{crc32c(memoryview(content)[:-_END_BYTES]):08x}"
-    return None if content.endswith(checksum.encode()) else "is damaged (its checksum is wrong)"
+    checksum = _checksum(path, memoryview(content)[:-_END_BYTES])
+    return None if content.endswith(checksum) else "is damaged, or of another run (its checksum is wrong)"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,8 @@ class Trainer:
             after_epoch: called when the epoch's state is complete, e.g. to save it
         """
         while self.epoch < self.training.epochs and self.groups:
-            self._train_epoch()
+            for _ in self.steps():
+                pass
             self.epoch += 1
             scores = self._evaluate()
             pruned = on_epoch(self.epoch, scores) if on_epoch else ()
@@ -73,7 +74,8 @@ class Trainer:
                 after_epoch()
         return self.outcomes
 
-    def _train_epoch(self) -> None:
+    def steps(self) -> Iterator[None]:
+        """Train an epoch, batch after batch."""
         size, seed = self.training.batch_size, self.training.seed
         for number in range(self.training.passes):
             kinds = sorted({_kind(group) for group in self.groups})
@@ -84,6 +86,7 @@ class Trainer:
                 targets = torch.from_numpy(self.tasks[kind[0]].train.targets[step.positions]).to(self.device)
                 for group in [group for group in self.groups if _kind(group) == kind]:
                     self._step(group, step.batch, targets)
+                yield
 
     def _step(self, group: Group, batch: Batch, targets: Tensor) -> None:
         try:

@@ -71,13 +71,14 @@ class Finished:
 
     Attributes:
         counts: shard -> clips
+        shard_rows: clips in a full shard
 
     Raises:
         CacheError: a line of the ledger cannot be read, or tells of more clips than a shard holds.
     """
 
     def __init__(self, cache: Path, shard_rows: int) -> None:
-        self._cache = cache
+        self._cache, self.shard_rows = cache, shard_rows
         self.counts: dict[int, int] = {}
         self._files: dict[str, tuple[int, int]] = {}
         for entry in read_ledger(cache):

@@ -125,7 +125,12 @@ def decoder(spec: ArraySpec) -> Callable[[Bytes, Bytes], None]:
         elif compressor is None:
             np.copyto(out, chunk)
         else:
-            compressor.decode(chunk, out)
+            try:
+                compressor.decode(chunk, out)
+            except Exception as error:  # compressors raise many kinds
+                raise CacheError(
+                    f"a clip of {spec.name} cannot be decompressed ({error}); {REPAIR}"
+                ) from error
 
     return decode
 

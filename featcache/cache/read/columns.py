@@ -9,7 +9,7 @@ import numpy as np
 from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.shard_index import REPAIR, decode_ids, ids_file
-from featcache.cache.read.whole import read_listed
+from featcache.cache.read.whole import check_rows, read_listed
 from featcache.errors import CacheError
 
 Place = tuple[int, int]  # (shard, slot)
@@ -62,8 +62,7 @@ def read_column(path: Path, spec: ArraySpec, finished: Finished) -> "np.ndarray[
     for shard, count in zip(clips.shards, clips.counts, strict=True):
         name = spec.chunk_file(shard)
         chunk = read_listed(path, name, finished)
-        if chunk.nbytes < count * spec.row_bytes:
-            raise CacheError(f"{path / name} is too short for its {count} clips; {REPAIR}")
+        check_rows(path / name, chunk.nbytes, spec, finished.shard_rows)
         column[start : start + count].reshape(-1)[:] = chunk[: count * spec.row_bytes]
         start += count
     return column.reshape(-1).view(spec.zarr).reshape(len(clips), *spec.row_shape)

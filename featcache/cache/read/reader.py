@@ -33,8 +33,9 @@ class TokenCache:
     """The finished clips of a cache, numbered 0..len-1 in shard order.
 
     Opening reads the metadata and the ledger; everything else is read when first asked for. Every file
-    must have the length that the ledger says, and all but the tokens its checksum; see `verify` for those.
-    Pickled, it is its path and reader: each process opens its own files.
+    must have the length that the ledger says, and all but the tokens its checksum; where ``checked``, those
+    too.
+    Pickled, it is its path and how it is read: each process opens its own files.
 
     Attributes:
         path: of the cache
@@ -42,7 +43,7 @@ class TokenCache:
         reader: "map", "pread" or "preload": how tokens are read
     """
 
-    def __init__(self, path: str | Path, reader: str = "auto") -> None:
+    def __init__(self, path: str | Path, reader: str = "auto", checked: bool = False) -> None:
         self.path = Path(path)
         self.attributes = read_attributes(self.path)
         self.layout = CacheLayout.from_attributes(self.attributes, self.path)
@@ -50,25 +51,32 @@ class TokenCache:
         self.clips = ClipIndex(self._finished.counts)
         self.files = ShardFiles(self.path, self.layout.shard_rows, self._finished)
         self.reader, self._access = access_for(reader, self.files, self.clips, self.tokens_spec(None))
+        self.checked = checked  # by now: it is no part of the reader's speed
 
     @classmethod
-    def open(cls, path: str | Path, reader: str = "auto") -> Self:
+    def open(cls, path: str | Path, reader: str = "auto", *, checked: bool = False) -> Self:
         """Open the cache at ``path``.
 
         Args:
             reader: "map", "pread", "preload", or "auto": the variable FEATCACHE_READER,
                 else a short measurement of the file system
+            checked: compare each file of tokens with its checksum when it is first read: one pass over the
+                files (11 GB/s from memory), for whoever makes numbers of them
 
         Raises:
             MissingError: there is no token cache.
             CacheError: it is damaged or of a later format.
         """
-        return cls(path, reader)
+        return cls(path, reader, checked)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker that unpickles a preloaded cache must not load it once more: the pages are in
         # the page cache, so it maps them.
-        return type(self), (self.path, "map" if self.reader == "preload" else self.reader)
+        return type(self), (
+            self.path,
+            "map" if self.reader == "preload" else self.reader,
+            self.checked,
+        )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -109,6 +117,15 @@ class TokenCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def checked(self) -> bool:
+        """Whether each file of tokens is compared with its checksum when it is first read."""
+        return self.files.check_tokens
+
+    @checked.setter
+    def checked(self, wanted: bool) -> None:
+        self.files.check_tokens = wanted
 
     def verify(self, *, progress: bool = False) -> "list[Damage]":
         """Read every file and compare its length and checksum; what is not as it was written."""

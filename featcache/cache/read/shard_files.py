@@ -14,7 +14,7 @@ from featcache.cache.format.codecs import Bytes
 from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.shard_index import ABSENT, REPAIR, index_bytes, parse_index
-from featcache.cache.read.whole import open_listed, read_listed, unreadable
+from featcache.cache.read.whole import check_rows, compare_listed, open_listed, read_listed, unreadable
 from featcache.errors import CacheError
 
 # An open shard costs two file handles (ours for read-ahead, and the one that mmap keeps) and its
@@ -31,6 +31,8 @@ class ShardFile:
         self.name = str(cache / spec.chunk_file(shard))
         self.descriptor, self.size = open_listed(cache, spec.chunk_file(shard), finished)
         self._spec = spec
+        if not spec.sharded:
+            check_rows(self.name, self.size, spec, shard_rows)
         self._chunks = self._read_index(shard_rows) if spec.sharded else None
         self._bytes: Bytes | None = None
 
@@ -85,11 +87,13 @@ class ShardFiles:
     Attributes:
         max_open: shard files that stay open
         at_once: clips that one read may keep open beside them
+        check_tokens: compare the checksum of a token file, too, before anything of it is read
     """
 
     def __init__(self, path: Path, shard_rows: int, finished: Finished) -> None:
         self._path, self._shard_rows, self._finished = path, shard_rows, finished
-        self._sound: set[tuple[str, int]] = set()  # small files whose checksums were compared
+        self.check_tokens = False
+        self._sound: set[tuple[str, int]] = set()  # files whose checksums were compared
         self._open: OrderedDict[tuple[str, int], ShardFile] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -103,19 +107,21 @@ class ShardFiles:
             file = self._open.get(key)
             if file is None:
                 file = ShardFile(self._path, spec, shard, self._shard_rows, self._finished)
-                self._check(spec, key)
                 self._open[key] = file
                 self._bytes += file.size
                 self._shrink()
+            self._check(spec, key)  # also of one that was opened before tokens were to be checked
             self._open.move_to_end(key)
             return file
 
     def _check(self, spec: ArraySpec, key: tuple[str, int]) -> None:
         # Scales and vectors are a thousandth of the tokens: their checksums cost microseconds a shard,
         # once, and a wrong scale spoils every value of its token.
-        if not spec.sharded and key not in self._sound:
-            read_listed(self._path, spec.chunk_file(key[1]), self._finished)
-            self._sound.add(key)
+        # Those of a shard of tokens take 17 ms (192 MB in memory), so whoever reads them all may ask for it.
+        if key in self._sound or (spec.sharded and not self.check_tokens):
+            return
+        (compare_listed if spec.sharded else read_listed)(self._path, spec.chunk_file(key[1]), self._finished)
+        self._sound.add(key)
 
     def __len__(self) -> int:
         return len(self._open)

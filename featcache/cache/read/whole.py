@@ -7,6 +7,8 @@ import numpy as np
 from crc32c import crc32c
 
 from featcache.cache.format.codecs import Bytes
+from featcache.cache.format.durable import file_crc32c
+from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.shard_index import REPAIR
 from featcache.errors import CacheError
@@ -51,6 +53,34 @@ def read_listed(cache: Path, name: str, finished: Finished) -> Bytes:
     if crc32c(data.data) != finished.file(name)[1]:
         raise CacheError(f"{cache / name} is damaged: its checksum is not the ledger's; {REPAIR}")
     return data
+
+
+def compare_listed(cache: Path, name: str, finished: Finished) -> None:
+    """Compare a file of any size with its checksum, a few MB in memory at a time.
+
+    Raises:
+        CacheError: as `read_listed`.
+    """
+    os.close(open_listed(cache, name, finished)[0])
+    try:
+        _, checksum = file_crc32c(cache / name)
+    except OSError as error:
+        raise unreadable(cache / name, error) from error
+    if int(checksum, 16) != finished.file(name)[1]:
+        raise CacheError(f"{cache / name} is damaged: its checksum is not the ledger's; {REPAIR}")
+
+
+def check_rows(path: object, length: int, spec: ArraySpec, shard_rows: int) -> None:
+    """A plain chunk is always whole: one of another length was written under another layout.
+
+    Raises:
+        CacheError: it is.
+    """
+    if length != shard_rows * spec.row_bytes:
+        raise CacheError(
+            f"{path} has {length} bytes, and {shard_rows} clips of {spec.row_bytes} bytes have others: the "
+            "attributes in zarr.json are damaged; copy the cache again, or remove it"
+        )
 
 
 def unreadable(path: object, error: OSError) -> CacheError:
