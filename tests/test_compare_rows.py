@@ -160,7 +160,10 @@ def test_a_quick_look_and_then_a_search_do_not_mix(
             **more,
         )
     found = cells(read_results([tmp_path / "out"]))
-    assert [(cell.head, cell.runs) for cell in found] == [("linear[norm=batch]", 1), ("linear", 2)]
+    assert [(cell.head, cell.runs) for cell in found] == [
+        ("linear [option norm batch, epochs 1, no search]", 1),
+        ("linear [epochs 2, search 1+1 with norm+standardize]", 2),
+    ]
     (scores, gaps) = compare(tmp_path / "out", draws=50).grids
     assert len(scores.rows) == 2
     assert len(gaps.rows) == 1

@@ -293,7 +293,7 @@ def test_a_head_of_a_file_trains_beside_others_and_comes_back_with_its_class(
                "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
     results = read_results([out])
-    assert [result.label for result in results[::2]] == [own, f"{own}[norm=batch]", "linear[norm=batch]"]
+    assert [result.label for result in results[::2]] == [own, f"{own}[norm=batch]", "linear"]
     for result in results[:4]:
         with pytest.raises(
             InputError, match=r"my_head.py:MyHead' that is not registered.* load\(path, head="

@@ -379,7 +379,7 @@ def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
         out=tmp_path,
     )
     assert [result["fold"] for result in results] == list("12345")
-    assert np.mean([result.value for result in results]) > 0.4  # 0.1 by chance
+    assert np.mean([result.value for result in results]) > 0.3  # 0.1 by chance
 
 
 @pytest.mark.parametrize("head", ["protobin", "protofloat", "proto", "cgp:num_prototypes=9"])

@@ -231,7 +231,7 @@ def test_solved_heads_are_probed_like_any_other(make_tokens: Make, tmp_path: Pat
     said: list[str] = []
     results = probe(*made, heads=names, out=tmp_path, solved=False, seeds=1, say=said.append, **QUICK)
     assert [result.label for result in results] == [
-        "linear[norm=batch]", "logreg[features=cls]", "logreg[features=mean+sd]", "ridge[features=cls]",
+        "linear", "logreg[features=cls]", "logreg[features=mean+sd]", "ridge[features=cls]",
         "knn[features=cls]", "centroid[features=cls]",
     ]  # fmt: skip
     trained, *solved = results
@@ -251,7 +251,7 @@ def test_solved_heads_are_probed_like_any_other(make_tokens: Make, tmp_path: Pat
 def test_under_every_run_stands_logreg_and_is_solved_once(make_tokens: Make, tmp_path: Path) -> None:
     made, said = make_tokens(), []
     first = probe(*made, heads="linear", out=tmp_path, seeds=1, **QUICK)
-    labels = ["linear[norm=batch]", "logreg[features=mean]", "logreg[features=tfmean]"]
+    labels = ["linear", "logreg[features=mean]", "logreg[features=tfmean]"]
     assert [result.label for result in first] == labels
     # Another protocol trains again; what is solved does not change.
     again = probe(*made, heads="linear", out=tmp_path, seeds=1, preset="fast", say=said.append, **QUICK)

@@ -69,6 +69,7 @@ def describe(
         "head": trial.head,
         "options": dict(trial.options),
         "searched": list(trial.searched),
+        "by_preset": _by_preset(trial, protocol),
         "code": trial.spec.code,
         "loss": trial.loss,
         "lr": trial.lr,
@@ -87,6 +88,12 @@ def describe(
         "seconds": round(outcome.seconds, 3),
         **place(experiment.device),
     }
+
+
+def _by_preset(trial: Trial, protocol: Mapping[str, Any]) -> list[str]:
+    """The options that are as the preset has them: names in tables go without."""
+    own = preset_named(protocol["preset"]).options_of(trial.head)
+    return [name for name, value in own.items() if trial.options.get(name) == value]
 
 
 def _at_edge(trial: Trial, protocol: Mapping[str, Any]) -> bool | None:

@@ -77,7 +77,7 @@ def _name(label: str, record: Settings, fields: Iterable[str]) -> str:
 
 def _text(name: str, value: Any) -> str:
     short = SHORT.get(name, name)
-    if name.startswith("search.") or (value is None and name in SEARCHED):
+    if name.startswith("search.") or (value is None and (name in SEARCHED or name.startswith("option "))):
         return ""  # the field ``search`` says it
     if value is None:
         return f"no {short}"

@@ -55,8 +55,10 @@ class Result:
 
     @property
     def label(self) -> str:
-        """The head as tables name it: with its options, layer and shots where they are not the default."""
-        options = ",".join(f"{name}={value}" for name, value in sorted(self.fixed_options.items()))
+        """The head as tables name it: with its options, layer and shots where they are not the preset's."""
+        unsaid = self.line.get("by_preset") or ()
+        own = [(name, value) for name, value in sorted(self.fixed_options.items()) if name not in unsaid]
+        options = ",".join(f"{name}={value}" for name, value in own)
         layer = "" if self["last_layer"] else f"@{self['layer']}"
         shots = "" if self.shots is None else f" {self.shots}-shot"
         return f"{self['head']}{layer}{f'[{options}]' if options else ''}{shots}"

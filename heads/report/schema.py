@@ -19,7 +19,7 @@ OPTIONAL: Mapping[str, Types] = {
     "cache.fingerprint": _OBJECT, "manifest": _OBJECT, "clips": _OBJECT, "files": _OBJECT,
     "shots": int | None, "train_pool": int | None, "training": _OBJECT, "training.seed": _SEED,
     "protocol": _OBJECT, "protocol.fixed": _OBJECT, "protocol.search": _OBJECT,
-    "protocol.search.seed": _SEED, "versions": _OBJECT, "searched": list,
+    "protocol.search.seed": _SEED, "versions": _OBJECT, "searched": list | None, "by_preset": list | None,
 }  # fmt: skip
 VALUES: Mapping[str, Types] = {
     "clips": int,

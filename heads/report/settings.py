@@ -55,8 +55,8 @@ def method_of(result: Result) -> Settings:
     return _known({
         "head": result["head"], **{f"option {k}": v for k, v in result.fixed_options.items()}, "layer": layer,
         **rates, **_flat(result.get("training") or {}), **_flat(protocol),
-        "search": _search_text(search, chosen), **_flat(search or {}, "search."), **own,
-        "searched": "+".join(map(str, result.get("searched") or ())) or None,
+        "search": _search_text(search, chosen, result.get("searched") or ()),
+        **_flat(search or {}, "search."), **own,
         "match": result.get("match") if result["head"] in MATCHING else None,
     })  # fmt: skip
 
@@ -68,12 +68,15 @@ def seed_of(result: Result) -> tuple[object, ...]:
     return result["fold"], result["seed"], order, search.get("seed")
 
 
-def _search_text(search: Mapping[str, Any] | None, chosen: Sequence[str]) -> str | None:
-    """How many trials, of what: ``25+25``, ``8+8 of lr``."""
+def _search_text(
+    search: Mapping[str, Any] | None, chosen: Sequence[str], options: Sequence[object]
+) -> str | None:
+    """How many trials, of what: ``25+25``, ``8+8 of lr``, ``16+16 with norm+standardize``."""
     if not search:
         return None
     only = "" if len(chosen) == len(SEARCHED) else f" of {'+'.join(chosen) or 'nothing'}"
-    return f"{search.get('sobol')}+{search.get('tpe')}{only}"
+    words = f" with {'+'.join(map(str, options))}" if options else ""
+    return f"{search.get('sobol')}+{search.get('tpe')}{only}{words}"
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
