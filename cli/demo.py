@@ -170,14 +170,14 @@ def _table(results: Sequence["Result"], path: Path) -> None:
 
 def _picture(result: "Result", path: Path, manifest: Path, picture: Path) -> None:
     from featcache.cache import TokenCache
-    from featcache.datasets.soundscapes import read_events
     from featcache.heads.explain.explainer import Explainer
     from featcache.manifest import read_manifest
+    from featcache.manifest.events import events_file, read_events
 
     clips = {clip.id: clip for clip in read_manifest(manifest)}
     train = [clip.id for clip in clips.values() if clip.split == "train"]
     explainer = Explainer(
-        result, TokenCache.open(path), read_events(manifest.with_name("events.csv")), train, COLUMN_SECONDS
+        result, TokenCache.open(path), read_events(events_file(manifest)), train, COLUMN_SECONDS
     )
     share, chance = explainer.pointing()
     clip = explainer.clearest(PICTURED_EVENTS)

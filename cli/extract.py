@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import encoder_options
+
 if TYPE_CHECKING:
+    from featcache.datasets.prepare import Prepared
     from featcache.extraction.fill import Extraction
 
 SHOWN_FAILURES = 3
@@ -19,9 +22,13 @@ SHOWN_FAILURES = 3
     "--out", required=True, type=click.Path(path_type=Path), help="The token cache to make or to grow."
 )
 @click.option(
-    "--encoder", default="logmel", show_default=True, help="Name ('featcache encoders'), or FILE.py:CLASS."
+    "--encoder",
+    default="logmel",
+    show_default=True,
+    help="Name ('featcache encoders'), hf:OWNER/NAME, or FILE.py:CLASS.",
 )
 @click.option("--weights", help="Checkpoint: a path, hf-hub:OWNER/NAME, or a URL.")
+@encoder_options
 @click.option("--from-folders", is_flag=True, help="MANIFEST is a folder that holds one folder per class.")
 @click.option(
     "--clip-seconds", type=float, help="Clip length [s] the encoder is built for; its authors' by default."
@@ -93,28 +100,46 @@ def extract(
 ) -> None:
     """Run a frozen encoder over every clip of MANIFEST and keep all patch tokens.
 
-    MANIFEST is a CSV file with the header path,labels and optional id,start,end,split,fold,group.
+    MANIFEST is a CSV file with the header path,labels and optional id,start,end,split,fold,group, or
+    NAME:ROOT, a data set ('featcache datasets') and the folder in which it was unpacked.
     Running the same command again goes on where it stopped, and adds only clips that are new.
 
     \b
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
+    featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
     """  # fmt: skip
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
 
-    clips = (
-        read_folders(manifest)
-        if from_folders
-        else read_manifest(manifest, path_column=path_column, label_column=label_column)
-    )
+    prepared = None if from_folders else _prepared(str(manifest), skip_failed)
+    if prepared:
+        clips = prepared.manifest
+    elif from_folders:
+        clips = read_folders(manifest)
+    else:
+        clips = read_manifest(manifest, path_column=path_column, label_column=label_column)
     if clips.notes:
         click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
+    for problem in prepared.problems if prepared else ():
+        click.echo(f"not whole: {problem}", err=True)
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
+    if prepared and not options["window_seconds"]:
+        prepared.write_events(done.manifest)
+    elif prepared and prepared.events:
+        click.echo("event times are of whole clips and are not kept for windows", err=True)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
+
+
+def _prepared(source: str, allow_missing: bool) -> "Prepared | None":
+    """The data set of NAME:ROOT; None where the source is a path."""
+    from featcache.datasets.prepare import named_source, prepare
+
+    named = named_source(source)
+    return prepare(*named, allow_missing=allow_missing) if named else None
 
 
 def _report(done: "Extraction") -> None:

@@ -12,7 +12,9 @@ from featcache import __version__
 from featcache.cli.signals import install
 from featcache.errors import FeatcacheError, Interrupted
 
-COMMANDS = ("demo", "extract", "probe", "compare", "cache", "encoders", "heads")
+COMMANDS = (
+    "demo", "manifest", "extract", "probe", "compare", "fewshot", "cache", "datasets", "encoders", "heads",
+)  # fmt: skip
 
 
 class Commands(click.Group):

@@ -34,6 +34,19 @@ def writable(out: Path) -> None:
         raise InputError(f"{path} cannot be written to; choose another folder", options=("out",))
 
 
+def writable_file(path: Path) -> None:
+    """See that a file can be written, and make its folder.
+
+    Raises:
+        InputError: it is a folder, or its folder is a file or has no right to be written.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it", options=("out",))
+    writable(path.parent)
+    with keeping(path, "nothing was written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def keeping(out: Path, kept: str = "what is finished is kept") -> Iterator[None]:
     """Turn a failed write into one sentence that says what is safe and how to go on.

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
+from featcache.cli.datasets import facts
 from featcache.cli.heads import READS, written
 from featcache.cli.main import featcache
+from featcache.datasets.table import DATASETS
 from featcache.heads import HEADS, HeadSpec
 from featcache.heads.options import describe_options
 from featcache.heads.solved.features import FEATURES
@@ -63,6 +65,70 @@ clips that they are fitted on. Scores of `ridge` and `centroid` are no log odds:
 """
 
 
+DATASET_FACTS = (
+    "classes", "sizes", "metric", "audio", "strong", "layout", "hub", "licence", "origin", "citation",
+)  # fmt: skip
+DATASET = """# Data sets
+
+Made from the table `DATASETS` by `python tests/make_docs.py`; a test fails when it is stale.
+
+```console
+featcache manifest esc50 data/ESC-50-master --out esc50.csv  # the manifest of a data set
+featcache manifest esc50 data/ESC-50-master --check  # is it whole? reads all audio
+featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
+```
+
+ROOT is the folder in which the official archives were unpacked, or the one above. Nothing is fetched. What
+a list names and ROOT has not, and splits with fewer files than were published, are an error;
+`--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not. `--check`
+counts, opens and reads every file: what cannot be read, which clips are the same audio under two names, and
+which recording is in two splits or folds (exit code 1). In Python:
+`featcache.datasets.prepare.prepare(name, root)`.
+
+**No layout could be checked with the real files except ESC-10's**: they were read from the owners' pages,
+code and file lists, and the tests build each in miniature. What could not be looked up is said below.
+
+**From the Hugging Face Hub**: download the repository (`hf download OWNER/NAME --repo-type dataset
+--local-dir ROOT`). Where a set says `parquet` below, its shards are read where they lie, with the audio
+inside (`pip install 'featcache[parquet]'`); the audio of row 12 has the path `SHARD.parquet/12`. The rate
+is that of the stored bytes, not the one that the Hub's metadata declare. A row group is held in memory
+whole, two at a time.
+
+**Labels**: `--keep 'dog;rain'` and `--drop` choose labels, `--map names.csv` (columns `label,to`; several
+with `;` between, none to take it away) renames them, `--min-count` drops rare ones, in the order map, keep
+and drop, count. A clip that loses its last label is left out; one that never had any stays, as a negative.
+
+```bash
+featcache manifest clips.csv --keep 'dog;rain' --out two.csv
+featcache manifest two.csv --check
+```
+
+**Few shots**: `featcache fewshot M.csv --shots 64 --seed 1 --out M64.csv` draws as Bird-MAE does: train
+clips with a single label of recordings of at most 20 s, one of each recording first. Draws for fewer shots
+are part of those for more (Bird-MAE draws anew). Classes with fewer clips are named.
+
+```bash
+featcache fewshot clips.csv --shots 2 --seed 1 --out few.csv
+```
+
+**Event times** (strong labels), where a set has them, are written beside the manifest: `M.events.csv` for
+`M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `Explainer` in
+`featcache.heads.explain.explainer` holds against them where a prototype head found each class (`pointing()`:
+the share of events that it points into, and what that would be by chance). They are read and written so:
+
+```python
+from featcache.manifest.events import Event, read_events, write_events
+
+write_events("clips.events.csv", [Event(id="audio/0.wav", start=0.5, end=1.25, label="dog")])
+assert read_events("clips.events.csv")["audio/0.wav"][0].end == 1.25
+```
+
+Data sets that are not listed: any CSV file with paths and labels is a manifest
+([columns](quickstart.md#1-list-your-clips)); those of BEANS (`path,label`) are, once their paths are made
+absolute or relative to them.
+"""
+
+
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> list[str]:
     """The help of a command and of all its subcommands, as Markdown."""
     context = click.Context(
@@ -95,6 +161,16 @@ def render_heads() -> str:
     return "\n".join([HEAD, *rows, SOLVED_HEAD, *_solved()])
 
 
+def render_datasets() -> str:
+    """docs/datasets.md"""
+    rows = []
+    for spec in DATASETS.values():
+        own = {**facts(spec), "sizes": ", ".join(f"{split} {n:,}" for split, n in spec.sizes.items())}
+        lines = "\n".join(f"| {key} | {own[key]} |" for key in DATASET_FACTS)
+        rows.append(f"## `{spec.name}`\n\n{spec.title}. {spec.note}\n\n| | |\n|---|---|\n{lines}\n")
+    return "\n".join([DATASET, *rows])
+
+
 def _solved() -> list[str]:
     """The solved heads, and the features that they may have."""
     rows = [
@@ -117,4 +193,5 @@ def _options(spec: HeadSpec) -> str:
 
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(render_cli(), encoding="utf-8")
+    (DOCS / "datasets.md").write_text(render_datasets(), encoding="utf-8")
     (DOCS / "heads.md").write_text(render_heads(), encoding="utf-8")

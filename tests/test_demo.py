@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from featcache.cli.main import featcache
-from featcache.datasets.soundscapes import read_events
+from featcache.manifest.events import read_events
 
 
 def run(*arguments: object) -> Result:
@@ -20,7 +20,7 @@ def test_the_demo_runs_both_stages_and_draws_what_it_found(tmp_path: Path) -> No
     for word in ("linear", "attentive", "protobin", "featcache extract", "featcache probe", str(out)):
         assert word in result.stdout
     assert (out / "found.png").read_bytes().startswith(b"\x89PNG")
-    assert len(read_events(out / "events.csv")) == 40
+    assert len(read_events(out / "manifest.events.csv")) == 40
     lines = [json.loads(line) for line in (out / "results" / "results.jsonl").read_text().splitlines()]
     assert [line["head"] for line in lines] == ["linear", "mhca", "protobin"]
     again = run("--out", out, "--clips", 40, "--epochs", 2, "--seeds", 1)

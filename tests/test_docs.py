@@ -57,7 +57,7 @@ def test_the_blocks_of_a_page_run(page: Path, scratch: Path) -> None:
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", ["cli", "heads"])
+@pytest.mark.parametrize("page", ["cli", "datasets", "heads"])
 def test_a_page_made_from_the_code_is_not_stale(page: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import make_docs; print(make_docs.render_{page}(), end='')"],
@@ -81,12 +81,13 @@ def test_a_page_of_results_follows_from_its_lines(page: str) -> None:
     assert done.stdout == (ROOT / "docs" / "results" / f"{page}.md").read_text("utf-8"), "render it again"
 
 
-@pytest.mark.parametrize("table", ["ENCODERS", "HEADS"])
+@pytest.mark.parametrize("table", ["DATASETS", "ENCODERS", "HEADS"])
 def test_every_entry_of_a_table_is_in_its_page(table: str) -> None:
+    import featcache.datasets.table
     import featcache.encoders
     import featcache.heads
 
-    homes = {"ENCODERS": featcache.encoders, "HEADS": featcache.heads}
+    homes = {"DATASETS": featcache.datasets.table, "ENCODERS": featcache.encoders, "HEADS": featcache.heads}
     page = (ROOT / "docs" / f"{table.lower()}.md").read_text(encoding="utf-8")
     missing = [name for name in getattr(homes[table], table) if f"`{name}`" not in page]
     assert missing == []

@@ -6,6 +6,7 @@ Small golden weights come from the authors' classes; those of the other architec
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from featcache.audio.fbank import KaldiFbank
-from featcache.encoders import ENCODERS, Encoder, beats_encoder, dasheng, eat, encoder_spec
+from featcache.encoders import (
+    ENCODERS,
+    Encoder,
+    atst_frame,
+    beats_encoder,
+    build_encoder,
+    dasheng,
+    eat,
+    encoder_spec,
+    m2d,
+    passt,
+)
 from featcache.encoders.asit import IGNORED as ASIT_IGNORED
 from featcache.encoders.ast import load_ast
 from featcache.encoders.ast import rename as rename_ast
@@ -23,6 +35,7 @@ from featcache.encoders.audiomae import IGNORED as MAE_IGNORED
 from featcache.encoders.patches import Patches
 from featcache.encoders.positions import mae_positions, stretch
 from featcache.encoders.vit import mae_vit
+from featcache.errors import InputError, MismatchError
 from featcache.weights.checkpoint import Checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -63,6 +76,9 @@ IN_TREE = [
     ("eat", 3, 3, "fbank_norm_short3s_var", "tokens_pert_short3s_var", 1),
     ("sslam", 3, 3, "fbank_norm_short3s_var", "tokens_pert_short3s_var", 1),
     ("dasheng", 3, 10, "melspec_db_short3s", "tokens_pert_short3s", 0),
+    ("atst_frame", 3, 10, None, "tokens_pert_short3s", 0),
+    ("m2d", 3, 10, None, "tokens_pert_short3s", 0),
+    ("passt", 3, 10, None, "tokens_pert_short3s", 2),
 ]
 BESIDE = [
     ("audiomae", 10, 10, "fbank_norm_std10s", "tokens_pert_std10s", 1),
@@ -74,6 +90,8 @@ BESIDE = [
     ("asit", 6, 6, "fbank_norm_std10s", "tokens_pert_std10s", 1),
     ("asit", 3, 6, "fbank_norm_short3s", "tokens_pert_short3s", 1),
     ("ast", 3, 10, "fbank_norm_short3s", "tokens_pert_short3s", 2),
+    ("atst_frame", 10, 10, None, "tokens_pert_std10s", 0),
+    ("m2d", 10, 10, None, "tokens_pert_std10s", 0),  # two chunks: 38 + 25 columns
 ]
 
 
@@ -83,8 +101,10 @@ def _against_golden(folder: Path, weights: str, case: tuple[Any, ...]) -> None:
     encoder = encoder_spec(name).build(weights, float(clip_seconds), **options)
     wanted = torch.from_numpy(np.load(folder / f"{tokens}.npy"))
     patches, cls = wanted[:, front:], wanted[:, :front].mean(1) if front else None
-    if name == "ast":  # the reference is frequency-major
-        patches = patches.unflatten(1, encoder.grid).transpose(1, 2).flatten(1, 2)
+    if name in ("ast", "passt"):  # the reference is frequency-major
+        patches = patches.unflatten(1, (12, -1)).transpose(1, 2).flatten(1, 2)
+    if name == "m2d":  # the reference puts the five rows of a column side by side
+        patches = patches.unflatten(2, (5, -1)).flatten(1, 2)
     inputs = None if features is None else torch.from_numpy(np.load(folder / f"{features}.npy"))
     if inputs is not None and name == "dasheng":
         inputs = inputs.T
@@ -153,6 +173,45 @@ def test_ast_equals_transformers(
     check(small_encoder("ast"), waveform, features[0], tokens, wanted.pooler_output)
 
 
+SPECTROGRAMS = [
+    ("m2d", "lms_norm_short3s", lambda mel: (mel + 7.1) / 4.2),
+    ("atst_frame", "mel_norm_short3s", lambda mel: (mel + 79.6482) / (50.6842 + 79.6482) * 2 - 1),
+]
+
+
+@pytest.mark.parametrize(("name", "array", "norm"), SPECTROGRAMS, ids=lambda value: str(value)[:10])
+def test_a_spectrogram_is_its_authors(
+    name: str, array: str, norm: Callable[[Tensor], Tensor], small_encoder: Callable[..., Any]
+) -> None:
+    own = norm(small_encoder(name).frontend([golden_wave(3)])[0])
+    gap = (own - torch.from_numpy(np.load(GOLDEN / name / f"{array}.npy")).T).abs()
+    assert gap.max() < 1e-3
+    assert gap.flatten().kthvalue(round(0.999 * gap.numel())).values < 1e-4
+
+
+def test_passts_clip_vector_is_its_authors(small_encoder: Callable[..., Any]) -> None:
+    encoder = small_encoder("passt")
+    with torch.inference_mode():
+        encoded = encoder(torch.stack(encoder.frontend([golden_wave(3, 32_000)])), [2])
+    wanted = torch.from_numpy(np.load(GOLDEN / "passt/features_pert_short3s.npy"))
+    torch.testing.assert_close(encoded.cls[2], wanted, rtol=0, atol=2e-5)
+
+
+def test_passt_beyond_its_positions_is_refused(small_weights: Callable[[str], str]) -> None:
+    with pytest.raises(InputError, match=r"has positions for 99 columns, and clips of 10.1 s give 100; give"):
+        build_encoder("passt", small_weights("passt"), 10.1, {"num_heads": 4})
+
+
+def test_m2d_for_32_khz_is_refused_by_the_name_of_its_folder(
+    small_weights: Callable[[str], str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m2d_vit_base-80x608p16x16p32k"
+    folder.mkdir()
+    copy(small_weights("m2d"), folder / "weights.safetensors")
+    with pytest.raises(MismatchError, match="is for 32 kHz by its folder's name; only M2D at 16 kHz"):
+        build_encoder("m2d", str(folder / "weights.safetensors"))
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_spec_is_what_is_built(name: str, small_encoder: Callable[..., Any]) -> None:
     spec, encoder = ENCODERS[name], small_encoder(name)
@@ -204,6 +263,18 @@ def _ast(checkpoint: Checkpoint) -> Any:
     )
 
 
+def _atst_frame(checkpoint: Checkpoint) -> nn.Module:
+    return atst_frame.load_atst_frame(checkpoint.without("model.teacher.encoder."), 12)
+
+
+def _m2d(checkpoint: Checkpoint) -> nn.Module:
+    return m2d.load_m2d(checkpoint.without("ar.runtime.backbone."), 12)
+
+
+def _passt(checkpoint: Checkpoint) -> nn.Module:
+    return passt.load_passt(checkpoint, 12)
+
+
 def _dasheng(checkpoint: Checkpoint) -> nn.Module:
     return dasheng.load_dasheng(checkpoint.without("encoder."), 12)
 
@@ -220,6 +291,9 @@ FULL: list[tuple[str, Callable[[Checkpoint], Any], int]] = [
     ("sslam/keys_full_hf.txt", _eat, 12),
     ("dasheng/keys_full.txt", _dasheng, 12),
     ("ast/keys_full_transformers5.txt", _ast, 12),
+    ("atst_frame/keys_full.txt", _atst_frame, 12),
+    ("m2d/keys_full.txt", _m2d, 12),
+    ("passt/keys_full.txt", _passt, 12),
 ]
 
 
@@ -256,6 +330,8 @@ OTHER_NAMES: list[tuple[str, Callable[[Checkpoint], Any], Callable[[str], str]]]
     ),
     ("ast/keys_full_transformers5.txt", _ast, lambda key: _replace_all(key, V4_NAMES)),
     ("asit/keys_full.txt", _asit, lambda key: f"module.{key}"),  # the student
+    ("atst_frame/keys_full.txt", _atst_frame, lambda key: f"model.teacher.encoder.{key}"),  # Lightning
+    ("m2d/keys_full.txt", _m2d, lambda key: f"module.ar.runtime.backbone.{key}"),  # fine-tuned by EVAR
 ]
 
 
@@ -266,7 +342,9 @@ def _replace_all(key: str, names: tuple[tuple[str, str], ...]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("keys", "load", "name"), OTHER_NAMES, ids=["hf-dasheng", "espnet", "torch2", "v4", "student"]
+    ("keys", "load", "name"),
+    OTHER_NAMES,
+    ids=["hf-dasheng", "espnet", "torch2", "v4", "student", "lightning", "evar"],
 )
 def test_the_same_checkpoint_under_other_names_loads(
     keys: str, load: Callable[[Checkpoint], Any], name: Callable[[str], str]
@@ -274,6 +352,131 @@ def test_the_same_checkpoint_under_other_names_loads(
     full = listed(GOLDEN / keys)
     state = {name(key): tensor for key, tensor in full.state.items() if not key.startswith("front_end")}
     load(Checkpoint(state=state, source="other").without("module."))
+
+
+@pytest.mark.parametrize(("name", "cut"), [("audiomae", 64), ("eat", 64), ("ast", 101), ("beats", 62)])
+def test_extraction_gives_a_long_clip_what_its_authors_give_the_whole_file(
+    name: str, cut: int, small_encoder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """AudioMAE and EAT take mean and frames of 12.3 s and cut them; BEATs' own length is the clip's."""
+    import soundfile
+
+    import featcache
+
+    wave = (0.1 * torch.randn(196_800, generator=torch.Generator().manual_seed(0)) + 0.05).clamp(-1, 1)
+    wave[:80_000] *= 0.2
+    soundfile.write(tmp_path / "long.wav", wave.numpy(), 16_000, subtype="FLOAT")
+    (tmp_path / "clips.csv").write_text("path,labels\nlong.wav,x\n")
+    encoder = small_encoder(name)
+    result = featcache.extract(
+        tmp_path / "clips.csv", encoder=encoder, store_dtype="float32", out=tmp_path / "c.zarr"
+    )
+    assert (result.cut, round(result.cut_largest, 2)) == (1, 2.3)
+    cache = featcache.TokenCache.open(tmp_path / "c.zarr")
+    with torch.inference_mode():
+        whole, ten = (
+            encoder(torch.stack(encoder.frontend([each])), [encoder.depth]).tokens[encoder.depth][0]
+            for each in (wave, wave[:160_000])
+        )
+    N = encoder.grid[0] * cut
+    torch.testing.assert_close(cache.tokens([0])[0][:N], (ten if name == "beats" else whole)[:N])
+    assert name == "beats" or not torch.allclose(whole, ten, atol=0.01)
+    assert cache.num_valid[0] == N
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "output"), [("audiomae", "tokens_pert_long12s"), ("eat", "tokens_pert_long12s")]
+)
+def test_extraction_of_a_long_file_has_the_reference_statistics(
+    name: str, output: str, tmp_path: Path
+) -> None:
+    import soundfile
+
+    import featcache
+
+    wanted = json.loads((SHARED / name / "meta.json").read_text())["outputs"][output]
+    soundfile.write(tmp_path / "long.wav", golden_wave(12.3).numpy(), 16_000, subtype="FLOAT")
+    (tmp_path / "clips.csv").write_text("path,labels\nlong.wav,x\n")
+    featcache.extract(
+        tmp_path / "clips.csv", encoder=name, weights=str(SHARED / name / "small_pert.safetensors"),
+        encoder_options={"num_heads": 4}, store_dtype="float32", out=tmp_path / "c.zarr",
+    )  # fmt: skip
+    cache = featcache.TokenCache.open(tmp_path / "c.zarr")
+    rows = torch.cat([torch.as_tensor(cache.cls([0]))[:, None], torch.as_tensor(cache.tokens([0]))], dim=1)
+    found = [rows.mean(), rows.std(correction=0), rows.abs().max(), *rows.flatten()[:4]]
+    expected = [wanted["mean"], wanted["std"], wanted["absmax"], *wanted["first4"]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+HEADS = [
+    ("m2d", 48),
+    ("atst_frame", 48),
+    ("passt", 48),
+    ("audiomae", 96),
+    ("eat", 96),
+    ("dasheng", 96),
+    ("ast", 48),
+    ("birdmae", 96),
+    ("asit", 96),
+]
+
+
+@pytest.mark.parametrize(("name", "dim"), HEADS)
+def test_the_number_of_heads_is_never_guessed(
+    name: str, dim: int, small_weights: Callable[[str], str]
+) -> None:
+    with pytest.raises(InputError, match=rf"is {dim} wide, a size that was not published, .* give num_heads"):
+        build_encoder(name, small_weights(name))
+    with pytest.raises(InputError, match=rf"is {dim} wide, which 5 attention heads do not divide"):
+        build_encoder(name, small_weights(name), options={"num_heads": 5})
+    assert build_encoder(name, small_weights(name), options={"num_heads": "4"}).settings()["num_heads"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "config"),
+    [("dasheng", "config", {"num_heads": 4}), ("eat", "cfg", {"model": {"num_heads": 4}})],
+)
+def test_the_number_of_heads_is_what_the_container_says(
+    name: str, key: str, config: dict[str, Any], small_weights: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "w.pt")
+    torch.save({"model": load_file(small_weights(name)), key: config}, path)
+    assert build_encoder(name, path).settings()["num_heads"] == 4
+    with pytest.raises(MismatchError, match="states 4 attention heads in its configuration, not num_heads=8"):
+        build_encoder(name, path, options={"num_heads": 8})
+
+
+def test_a_student_without_its_teacher_is_refused(tmp_path: Path) -> None:
+    torch.save({"student": {"module.backbone.cls_token": torch.zeros(1)}}, tmp_path / "student.pt")
+    with pytest.raises(InputError, match="holds a student and no teacher, whose weights are the ones to use"):
+        build_encoder("asit", str(tmp_path / "student.pt"))
+
+
+def test_options_that_are_none_are_refused(small_weights: Callable[[str], str]) -> None:
+    weights = small_weights("audiomae")
+    with pytest.raises(InputError, match="no option of audiomae named 'num_head'; did you mean 'num_heads'"):
+        build_encoder("audiomae", weights, options={"num_head": 4})
+    with pytest.raises(InputError, match="num_heads of audiomae is 'four'; wanted a whole number"):
+        build_encoder("audiomae", weights, options={"num_heads": "four"})
+    with pytest.raises(InputError, match="final_norm of audiomae is 'maybe'; wanted true or false"):
+        build_encoder("audiomae", weights, options={"final_norm": "maybe"})
+    with pytest.raises(InputError, match="logmel takes no options; leave out num_heads"):
+        build_encoder("logmel", options={"num_heads": 4})
+
+
+def test_audiomae_can_keep_its_last_block_as_it_is(
+    small_encoder: Callable[..., Any], small_weights: Callable[[str], str]
+) -> None:
+    options = {"num_heads": 4, "final_norm": "false"}
+    raw: Any = build_encoder("audiomae", small_weights("audiomae"), 1.0, options)
+    normed = small_encoder("audiomae", 1.0)
+    assert raw.settings()["tokens"] == "last block, no norm"
+    features = torch.stack(raw.frontend([golden_wave(3)[:16_000]]))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            normed.vit.norm(raw(features, [2]).tokens[2]), normed(features, [2]).tokens[2]
+        )
 
 
 def test_fine_tuned_audiomae_has_no_last_norm(small_encoder: Callable[..., Any], tmp_path: Path) -> None:

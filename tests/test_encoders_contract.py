@@ -29,9 +29,20 @@ COLUMNS: dict[str, dict[float, int]] = {
     "dasheng": {1: 25, 5: 125, 10: 250, 30: 750},
     "birdmae": {1: 8, 5: 32, 10: 64, 30: 192},
     "ast": {1: 12, 5: 50, 10: 101, 30: 306},
+    "m2d": {1: 7, 5: 32, 10: 63, 30: 188},
+    "atst_frame": {1: 25, 5: 125, 10: 250, 30: 749},  # the frame left of each chunk of 1001
+    "passt": {1: 9, 5: 49, 10: 99},
     "logmel": {1: 8, 5: 32, 10: 64, 30: 192},
 }
-FILLED = {"dasheng": 15, "ast": 6, "beats": 3}  # of 0.6 s: 58 frames (Dasheng: 61); others begin 4 columns
+FILLED = {
+    "dasheng": 15,
+    "atst_frame": 15,
+    "ast": 6,
+    "passt": 5,
+    "beats": 3,
+}  # of 0.6 s: 58 frames (Dasheng: 61); others begin 4 columns
+# [samples] of the fewest frames that give a patch and that can be mirrored by half a window
+SHORTEST = {"dasheng": 480, "atst_frame": 513, "m2d": 320, "passt": 4801}
 
 
 def sounds(encoder: Any, count: int = 32) -> list[Tensor]:
@@ -178,12 +189,12 @@ def test_all_eight_rows_of_a_column_move_together_under_a_time_shift(
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_clip_shorter_than_one_patch_is_refused(name: str, small_encoder: Callable[..., Any]) -> None:
     encoder = small_encoder(name, SECONDS)
-    shortest = (0.03 if name == "dasheng" else 0.175) * encoder.sample_rate
-    encoder.frontend([torch.zeros(round(shortest))])
+    shortest = SHORTEST.get(name, round(0.175 * encoder.sample_rate))
+    encoder.frontend([torch.zeros(shortest)])
     with pytest.raises(AudioError, match=r"fewer than one patch \(\d+ samples"):
-        encoder.frontend([torch.zeros(round(shortest) - 1)])
+        encoder.frontend([torch.zeros(shortest - 1)])
     with pytest.raises(AudioError, match="leave it out or pad it"):
-        encoder.valid_tokens(round(shortest) - 1)
+        encoder.valid_tokens(shortest - 1)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.0, -1.0, float("nan"), float("inf")])

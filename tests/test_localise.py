@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from featcache.cache import TokenCache
+from featcache.heads.explain.explainer import Explainer
 from featcache.heads.explain.localise import evidence, points_into, usual_scores
+from featcache.heads.probing.probe import probe
 from featcache.heads.prototypical import ProtoBin
+from featcache.manifest import read_manifest
+from featcache.manifest.events import Event, events_file, read_events, write_events
 
 
 @pytest.fixture
@@ -58,3 +62,33 @@ def test_a_patch_that_overlaps_the_event_counts() -> None:
     found = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])  # column 2: 2 s to 3 s
     assert points_into(found, 2.9, 4.0, 1.0) == (True, 0.5)
     assert points_into(found, 3.0, 4.0, 1.0) == (False, 0.25)
+
+
+def test_events_beside_a_manifest_are_what_a_trained_head_is_held_against(
+    make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    path, manifest = make_tokens(48)
+    clips = read_manifest(manifest).clips
+    test = [clip for clip in clips if clip.split == "test"]
+    events = [
+        Event(id=clip.id, start=number, end=number + 2.0, label=label)
+        for clip in test[1:]  # the first has none
+        for number, label in enumerate((*clip.labels, "a class that no head knows"))
+    ]
+    write_events(events_file(manifest), events)
+    (result,) = probe(
+        path, manifest, heads=["protobin"], out=tmp_path / "out", epochs=1, seeds=1, solved=False
+    )
+    train = [clip.id for clip in clips if clip.split == "train"]
+    explainer = Explainer(result, TokenCache.open(path), read_events(events_file(manifest)), train, 1.0)
+    assert explainer.pointed(test[0].id) == []
+    wanted = []
+    for event in events:
+        if event.label in explainer.classes:
+            own = explainer.maps(event.id)[explainer.classes.index(event.label)]  # (F, T), a second a column
+            columns = own.amax(dim=0)
+            inside = torch.zeros(6, dtype=torch.bool)
+            inside[int(event.start) : int(event.end)] = True
+            wanted.append((float(inside[columns.argmax()]), float(inside.float().mean())))
+    assert len(wanted) == sum(len(clip.labels) for clip in test[1:]) > 0
+    assert explainer.pointing() == pytest.approx(tuple(torch.tensor(wanted).double().mean(dim=0).tolist()))

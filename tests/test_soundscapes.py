@@ -1,5 +1,6 @@
 """Composed soundscapes: repeatable to the byte, fair between splits, true about their events."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import soundfile
 
 from featcache.datasets.mixing import BED_RMS, Recipe, active, bed, lay_events
-from featcache.datasets.soundscapes import compose, read_events
+from featcache.datasets.soundscapes import compose
 from featcache.datasets.sources import BACKGROUND, SOUNDS, by_class, esc10_sources, packaged_sounds
 from featcache.errors import InputError, MissingError
 from featcache.manifest import read_manifest
+from featcache.manifest.events import read_events
 
 COUNTS = {"train": 6, "valid": 3, "test": 5}
 
@@ -28,9 +30,9 @@ def test_no_recording_is_in_two_splits(tmp_path: Path) -> None:
     )
     split = {clip.id: clip.split for clip in manifest}
     used: dict[str, set[str | None]] = {}
-    for clip, events in read_events(tmp_path / "events.csv").items():
-        for event in events:
-            used.setdefault(event.recording, set()).add(split[clip])
+    with (tmp_path / "manifest.events.csv").open(newline="") as file:
+        for event in csv.DictReader(file):
+            used.setdefault(event["recording"], set()).add(split[event["id"]])
     assert len(used) > 20
     assert all(len(splits) == 1 for splits in used.values())
 
@@ -39,15 +41,15 @@ def test_labels_are_the_events_and_energy_is_where_they_are(tmp_path: Path) -> N
     manifest = read_manifest(
         compose(packaged_sounds(), tmp_path, counts=COUNTS, recipe=Recipe(snr_db=(20.0, 20.0)))
     )
-    events = read_events(tmp_path / "events.csv")
+    events = read_events(tmp_path / "manifest.events.csv")
     louder = 0
     for clip in manifest:
         assert clip.labels == tuple(sorted(event.label for event in events[clip.id]))
         wave, rate = soundfile.read(clip.path)
         inside = np.zeros(len(wave), bool)
         for event in events[clip.id]:
-            assert 0 <= event.onset < event.offset <= 5.0
-            inside[round(event.onset * rate) : round(event.offset * rate)] = True
+            assert 0 <= event.start < event.end <= 5.0
+            inside[round(event.start * rate) : round(event.end * rate)] = True
         louder += np.mean(wave[inside] ** 2) > 3 * np.mean(wave[~inside] ** 2)
     assert louder >= len(manifest) - 1  # 20 dB is a mean over an event that may fade early
 
@@ -78,7 +80,7 @@ def test_without_a_background_there_is_sound_in_the_events_alone() -> None:
         wave, events = lay_events(np.random.default_rng(seed), "clip", classes, Recipe(), decode)
         inside = np.zeros(len(wave), bool)
         for event in events:
-            first, last = round(event.onset * 16_000), round(event.offset * 16_000)
+            first, last = round(event.start * 16_000), round(event.end * 16_000)
             inside[first:last] = True
             assert np.abs(wave[[first, last - 1]]).min() > 0  # it is not shorter than it claims
         assert np.all(wave[~inside] == 0)
@@ -88,7 +90,7 @@ def test_an_event_is_as_loud_as_its_snr_says() -> None:
     classes = {"kick": by_class(packaged_sounds(), "train")["kick"]}
     recipe = Recipe(max_events=1, snr_db=(12.0, 12.0))
     wave, (event,) = lay_events(np.random.default_rng(0), "clip", classes, recipe, decode)
-    sound = wave[round(event.onset * 16_000) : round(event.offset * 16_000)]
+    sound = wave[round(event.start * 16_000) : round(event.end * 16_000)]
     assert 20 * np.log10(np.sqrt(np.mean(sound**2)) / BED_RMS) == pytest.approx(12.0)
     background = bed(
         np.random.default_rng(0), by_class(packaged_sounds(), "test")[BACKGROUND], recipe, decode

@@ -60,8 +60,11 @@ class KaldiFbank:
         """
         return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
 
-    def __call__(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, waveforms: Sequence[Tensor], most_frames: int | None = None) -> list[Tensor]:
         """Natural logarithms of the mel energies of each waveform.
+
+        Args:
+            most_frames: those after it are not computed; the mean is that of the whole waveform still
 
         Shape:
             - waveforms: (L_i,) each, in [-1, 1]
@@ -75,7 +78,9 @@ class KaldiFbank:
                 len(waveform), self.frame_length, self.sample_rate, "one frame of the filter bank"
             )
         with torch.no_grad(), torch.autocast(device_type(waveforms), enabled=False):
-            blocks = in_blocks([self._prepare(waveform) for waveform in waveforms], self.num_frames)
+            most = None if most_frames is None else self.frame_length + (most_frames - 1) * self.frame_shift
+            prepared = [self._prepare(waveform)[:most] for waveform in waveforms]
+            blocks = in_blocks(prepared, self.num_frames)
             scratch = Scratch()  # shared by the blocks: a third of the time would go into fresh pages
             return [log_mel for block in blocks for log_mel in self._log_mel(block, scratch)]
 

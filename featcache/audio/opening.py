@@ -9,6 +9,7 @@ import soundfile
 from featcache.audio.container import cut_off, unclosed
 from featcache.errors import AudioError
 from featcache.manifest.files import file_problem, printable
+from featcache.parquet import on_disk
 
 # What a file can hold at most: FLAC says 65,535 samples of silence in 13 bytes.
 SAMPLES_PER_BYTE = 8192
@@ -28,18 +29,19 @@ def opened(path: Path, accept_truncated: bool = False) -> Iterator[soundfile.Sou
     if problem:
         raise AudioError(f"{printable(path)}: {problem}")
     try:
-        missing = None if accept_truncated else cut_off(path)
-        if missing:
-            raise AudioError(
-                f"{printable(path)}: was cut off ({missing}); replace it, or take what is there "
-                "with accept_truncated",
-                options=("accept_truncated",),
-            )
         with ExitStack() as files:
-            mended = unclosed(path)
-            source = files.enter_context(mended) if mended else path
+            own = files.enter_context(on_disk(path))
+            missing = None if accept_truncated else cut_off(own)
+            if missing:
+                raise AudioError(
+                    f"{printable(path)}: was cut off ({missing}); replace it, or take what is there "
+                    "with accept_truncated",
+                    options=("accept_truncated",),
+                )
+            mended = unclosed(own)
+            source = files.enter_context(mended) if mended else own
             file = files.enter_context(soundfile.SoundFile(source))
-            _plausible(file, path)
+            _plausible(file, path, own.stat().st_size)
             yield file
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(_why(path, error)) from None
@@ -47,8 +49,7 @@ def opened(path: Path, accept_truncated: bool = False) -> Iterator[soundfile.Sou
         raise AudioError(_why(path, error)) from error
 
 
-def _plausible(file: soundfile.SoundFile, path: Path) -> None:
-    size = path.stat().st_size
+def _plausible(file: soundfile.SoundFile, path: Path, size: int) -> None:
     if file.samplerate <= 0 or file.frames > SAMPLES_PER_BYTE * size:
         raise AudioError(
             f"{printable(path)}: its header claims {file.frames:,} samples at {file.samplerate} Hz, "

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.manifest.events import Event
+
 Wave = NDArray[np.float64]
 Decode = Callable[[Path], Wave]  # a recording, mono, at the recipe's rate
 
@@ -33,13 +35,9 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
-    """One sound in a soundscape: the truth that a localisation is held against."""
+class LaidEvent(Event):
+    """One sound in a soundscape, and what it was made of."""
 
-    clip: str  # id of the soundscape
-    label: str
-    onset: float  # [s]
-    offset: float  # [s]
     snr_db: float
     recording: str  # file name
 
@@ -58,11 +56,11 @@ def bed(rng: np.random.Generator, backgrounds: Sequence[Path], recipe: Recipe, d
 
 def lay_events(
     rng: np.random.Generator, clip: str, classes: dict[str, list[Path]], recipe: Recipe, decode: Decode
-) -> tuple[Wave, list[Event]]:
+) -> tuple[Wave, list[LaidEvent]]:
     """One to ``max_events`` events at random onsets, on silence.
 
     Returns:
-        The waveform, exactly zero where no event is, and its events by onset.
+        The waveform, exactly zero where no event is, and its events by start.
     """
     wave = np.zeros(round(recipe.seconds * recipe.sample_rate))
     labels = rng.permutation(sorted(classes))[: rng.integers(1, recipe.max_events + 1)]
@@ -75,9 +73,9 @@ def lay_events(
         wave[first : first + len(sound)] += BED_RMS * 10 ** (snr / 20) * sound / _rms(sound)
         onset, offset = first / recipe.sample_rate, (first + len(sound)) / recipe.sample_rate
         events.append(
-            Event(clip=clip, label=label, onset=onset, offset=offset, snr_db=snr, recording=path.name)
+            LaidEvent(id=clip, label=label, start=onset, end=offset, snr_db=snr, recording=path.name)
         )
-    return wave, sorted(events, key=lambda event: event.onset)
+    return wave, sorted(events, key=lambda event: event.start)
 
 
 def active(sound: Wave) -> Wave:

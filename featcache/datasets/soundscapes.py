@@ -7,7 +7,6 @@ have that truth, and are the same bytes for the same seed.
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +15,11 @@ import soundfile
 
 from featcache.audio.load import load_clip
 from featcache.cache.format.durable import replace_file
-from featcache.datasets.mixing import Decode, Event, Recipe, Wave, bed, lay_events
+from featcache.datasets.mixing import Decode, Recipe, Wave, bed, lay_events
 from featcache.datasets.sources import BACKGROUND, Recording, by_class
 from featcache.errors import InputError
 from featcache.manifest import SPLITS
-
-EVENT_COLUMNS = tuple(Event.__dataclass_fields__)
+from featcache.manifest.events import events_file, write_events
 
 
 def compose(
@@ -41,7 +39,7 @@ def compose(
         progress: called with 1 after each soundscape
 
     Returns:
-        The path of ``manifest.csv``; ``events.csv`` and ``audio/*.wav`` (16 bit) lie beside it.
+        The path of ``manifest.csv``; ``manifest.events.csv`` and ``audio/*.wav`` (16 bit) lie beside it.
 
     Raises:
         InputError: a split that is asked for lacks recordings of a class, or there are too few classes.
@@ -64,19 +62,9 @@ def compose(
             rows.append((f"audio/{clip}.wav", ";".join(sorted(event.label for event in found)), clip, split))
             events += found
             progress(1)
-    _write_table(out / "events.csv", EVENT_COLUMNS, (asdict(event).values() for event in events))
-    return _write_table(out / "manifest.csv", ("path", "labels", "id", "split"), rows)
-
-
-def read_events(path: str | Path) -> dict[str, list[Event]]:
-    """Soundscape id -> its events by onset, from the ``events.csv`` that ``compose`` wrote."""
-    table: dict[str, list[Event]] = {}
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            times = {name: float(row[name]) for name in ("onset", "offset", "snr_db")}
-            event = Event(clip=row["clip"], label=row["label"], recording=row["recording"], **times)
-            table.setdefault(event.clip, []).append(event)
-    return table
+    manifest = out / "manifest.csv"
+    write_events(events_file(manifest), events)
+    return _write_table(manifest, ("path", "labels", "id", "split"), rows)
 
 
 def _decoder(sample_rate: int) -> Decode:

@@ -4,8 +4,12 @@
 - ``table``, ``registry``: the table, and from a name to an encoder
 - ``audiomae``, ``birdmae``, ``asit``: ViTs that timm expresses (``vit``); ``timm_vit``: any other of timm
 - ``beats``, ``beats_encoder``: BEATs and OpenBEATs
-- ``eat``: EAT and SSLAM; ``dasheng``; ``ast``; ``logmel``: the spectrogram itself
+- ``eat``: EAT and SSLAM; ``ast``; ``logmel``: the spectrogram itself
+- ``dasheng``, ``atst_frame``, ``m2d``, ``passt``: mel spectrograms of the clip's own length (``mel_encoder``)
+- ``hf``, ``hf_load``, ``hf_lengths``: any audio encoder of transformers
+- ``attention``, ``options``: how many heads a checkpoint has; what an encoder takes beyond weights and length
 - ``patches``, ``positions``, ``blocks``: padded patches, position tables, outputs of blocks
+- ``classifier``, ``tried``: heads of fine-tuned checkpoints; one file through one encoder
 - ``testing``: the contract of an encoder as a check
 """
 

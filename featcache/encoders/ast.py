@@ -1,4 +1,4 @@
-"""AST, the supervised Audio Spectrogram Transformer, through transformers (extra ``ast``)."""
+"""AST, the supervised Audio Spectrogram Transformer, through transformers (extra ``hf``)."""
 
 import re
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from featcache.audio.fbank import KaldiFbank
+from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import cls_token, read_classifier
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import stretch
-from featcache.encoders.vit import freeze, heads_of
+from featcache.encoders.vit import freeze
 from featcache.errors import InputError
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
@@ -79,10 +81,19 @@ def build_ast(weights: str, clip_seconds: float | None = None, *, num_heads: int
         scale=2 * 4.5689974,
         frames=round_up(clip_frames(fbank, seconds), 128),  # the authors' 128, 512, 1024 for 1, 5, 10 s
         stride=10,
+        whole_clips=True,
     )
     checkpoint = load_checkpoint(weights).without("audio_spectrogram_transformer.")
     model = load_ast(checkpoint.with_state(rename(checkpoint.state)), patches, num_heads)
-    return freeze(ASTEncoder(model, patches, clip_seconds=seconds))
+    encoder = ASTEncoder(model, patches, clip_seconds=seconds)
+    encoder.classifier = read_classifier(
+        checkpoint,
+        "classifier.dense",
+        cls_token,
+        norm="classifier.layernorm",
+        eps=model.config.layer_norm_eps,
+    )
+    return freeze(encoder)
 
 
 def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) -> Any:
@@ -99,7 +110,7 @@ def load_ast(checkpoint: Checkpoint, patches: Patches, num_heads: int | None) ->
             ASTConfig(
                 hidden_size=dim,
                 num_hidden_layers=checkpoint.count("layers"),
-                num_attention_heads=num_heads or heads_of(dim),
+                num_attention_heads=heads_of(checkpoint, dim, num_heads),
                 intermediate_size=hidden,
                 max_length=patches.frames,
             )

@@ -2,6 +2,7 @@
 
 from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoder, EncoderSpec
+from featcache.encoders.classifier import mean_of_tokens, read_classifier
 from featcache.encoders.patches import Patches, clip_frames, round_up
 from featcache.encoders.positions import mae_positions
 from featcache.encoders.vit import ViTEncoder, freeze, mae_vit
@@ -12,9 +13,13 @@ IGNORED = ("decoder_", "mask_token", "fc_norm.", "head.")
 
 
 def build_audiomae(
-    weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None
+    weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None, final_norm: bool = True
 ) -> Encoder:
     """AudioMAE for clips of ``clip_seconds`` (10 unless given).
+
+    Args:
+        num_heads: of a checkpoint whose width was not published
+        final_norm: false keeps the last block's output as fine-tuning reads it, before ``norm``
 
     Source:
         facebookresearch/AudioMAE @bd60e29, models_mae.py, models_vit.py, dataset.py
@@ -28,12 +33,22 @@ def build_audiomae(
         # 128, 512 and 1024 frames for 1, 5 and 10 s as the authors. A multiple of 8 columns keeps
         # mel bands apart in the transposed position table (see mae_positions).
         frames=round_up(clip_frames(fbank, seconds), 128),
+        whole_clips=True,
     )
     checkpoint = load_checkpoint(weights)
     vit = mae_vit(
-        checkpoint, patches, mae_positions, architecture="AudioMAE", num_heads=num_heads, ignored=IGNORED
+        checkpoint,
+        patches,
+        mae_positions,
+        architecture="AudioMAE",
+        num_heads=num_heads,
+        ignored=IGNORED,
+        final_norm=final_norm,
     )
-    return freeze(ViTEncoder(vit, patches, clip_seconds=seconds, architecture="AudioMAE ViT"))
+    encoder = ViTEncoder(vit, patches, clip_seconds=seconds, architecture="AudioMAE ViT")
+    if "norm.weight" not in checkpoint.state:  # the head reads tokens that are not normed
+        encoder.classifier = read_classifier(checkpoint, "head", mean_of_tokens, norm="fc_norm")
+    return freeze(encoder)
 
 
 AUDIOMAE = EncoderSpec(

@@ -27,14 +27,16 @@ class Encoder(Protocol):
     """
 
     sample_rate: int  # [Hz]
-    clip_seconds: float  # [s] longest clip it takes; longer waveforms are cut before the frontend
+    clip_seconds: (
+        float  # [s] longest clip it takes; longer ones are cut before the frontend (see `decode_seconds`)
+    )
     grid: tuple[int, int]  # (F, T) of a full clip
     dim: int
     depth: int
     has_cls: bool
 
     def frontend(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Waveforms (L_i,) float32 in [-1, 1] to features (frames_i, mels), always float32.
+        """Waveforms (L_i,) float32 in [-1, 1] to features, always float32: (frames_i, mels), or raw (L_i,).
 
         Each result depends on its own waveform alone. Encoders that pad return one shape for all.
         """
@@ -45,12 +47,22 @@ class Encoder(Protocol):
         ...
 
     def __call__(self, features: Tensor, layers: Sequence[int]) -> Encoded:
-        """Features (B, frames, mels) of one shape to tokens (B, n, D); n <= N where shorter."""
+        """Features (B, ...) of one shape to tokens (B, n, D); n <= N where shorter."""
         ...
 
     def settings(self) -> dict[str, Any]:
         """The resolved preprocessing and architecture as JSON values: part of the fingerprint."""
         ...
+
+
+def decode_seconds(encoder: Encoder) -> float:
+    """How much of a clip the frontend is to see [s]: ``clip_seconds`` unless the encoder asks for more.
+
+    The authors of AudioMAE and EAT remove the mean of the whole clip and cut its frames, so theirs says
+    ``decode_seconds = inf``.
+    """
+    seconds: float = getattr(encoder, "decode_seconds", encoder.clip_seconds)
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featcache.audio.blocks import require_samples
 from featcache.audio.fbank import KaldiFbank
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.beats import BEATs, Sizes, sizes_of
+from featcache.encoders.classifier import Classifies, mean_of_tokens, read_classifier
 from featcache.encoders.patches import clip_frames, require_layers
 from featcache.encoders.vit import freeze
 from featcache.errors import MismatchError
@@ -41,7 +42,7 @@ _FIXED = {
 }
 
 
-class BEATsEncoder(nn.Module):
+class BEATsEncoder(Classifies):
     """BEATs over the filter bank of the clip's own length: nothing is padded.
 
     Features keep all frames; the up to 15 that fill no patch are dropped by the patch convolution.
@@ -95,14 +96,20 @@ def build_beats(weights: str, clip_seconds: float | None = None) -> Encoder:
             raise MismatchError(
                 f"{weights} has {key}={config[key]!r} in its cfg; only {value!r} is implemented"
             )
-    return freeze(
-        BEATsEncoder(
-            load_beats(checkpoint),
-            clip_seconds=10.0 if clip_seconds is None else clip_seconds,
-            mean=float(config.get("fbank_mean", 15.41663)),
-            std=float(config.get("fbank_std", 6.55582)),
-        )
+    encoder = BEATsEncoder(
+        load_beats(checkpoint),
+        clip_seconds=10.0 if clip_seconds is None else clip_seconds,
+        mean=float(config.get("fbank_mean", 15.41663)),
+        std=float(config.get("fbank_std", 6.55582)),
     )
+    # Its authors score every token and average: the same, since the head is linear.
+    encoder.classifier = read_classifier(
+        checkpoint,
+        "predictor",
+        mean_of_tokens,
+        names=[checkpoint.labels[i] for i in sorted(checkpoint.labels)],
+    )
+    return freeze(encoder)
 
 
 def load_beats(checkpoint: Checkpoint) -> BEATs:

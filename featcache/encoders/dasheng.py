@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from featcache.audio.blocks import require_samples
 from featcache.audio.melspec import MelDecibels
-from featcache.encoders.base import Encoded, Encoder, EncoderSpec
+from featcache.encoders.attention import heads_of
+from featcache.encoders.base import Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
-from featcache.encoders.patches import clip_samples, require_layers
-from featcache.encoders.vit import freeze, heads_of
-from featcache.errors import InputError
+from featcache.encoders.classifier import mean_of_tokens, read_classifier
+from featcache.encoders.mel_encoder import MelEncoder
+from featcache.encoders.vit import freeze
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 # Classifier of the AudioSet fine-tuning.
@@ -62,58 +61,30 @@ class Dasheng(nn.Module):
         return {layer: self.norm(state) if layer == depth else state for layer, state in hidden.items()}
 
 
-class DashengEncoder(nn.Module):
-    """Dasheng over the clip's own length: nothing is padded."""
-
-    has_cls = False
-
-    def __init__(self, dasheng: Dasheng, *, clip_seconds: float, num_heads: int) -> None:
-        super().__init__()
-        self.dasheng = dasheng
-        self.sample_rate = MelDecibels.sample_rate
-        self.clip_seconds = clip_seconds
-        self.dim, self.depth = dasheng.time_pos_embed.shape[1], len(dasheng.blocks)
-        columns = dasheng.front_end.num_frames(clip_samples(clip_seconds, self.sample_rate)) // 4
-        if columns < 1:
-            raise InputError(
-                f"clips of {clip_seconds} s are shorter than one token of 40 ms; take 0.04 s or more"
-            )
-        self.grid = (1, columns)
-        self._num_heads = num_heads
-
-    def frontend(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Waveforms (L_i,) to decibels (frames_i, 64), always float32."""
-        for waveform in waveforms:
-            self.valid_tokens(len(waveform))
-        decibels: list[Tensor] = self.dasheng.front_end(waveforms)
-        return decibels
-
-    def valid_tokens(self, num_samples: int) -> int:
-        """All tokens of the clip's own length."""
-        front_end = self.dasheng.front_end
-        require_samples(num_samples, 3 * front_end.hop, self.sample_rate, "one patch")
-        return min(self.grid[1], front_end.num_frames(num_samples) // 4)
-
-    def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
-        """Decibels (B, frames, 64) to the outputs of ``layers``."""
-        return Encoded(self.dasheng(features, require_layers(layers, 1, self.depth)), None)
-
-    def settings(self) -> dict[str, Any]:
-        """Preprocessing and architecture as JSON values."""
-        front_end = {name: getattr(MelDecibels, name) for name in ("sample_rate", "n_fft", "hop", "top_db")}
-        chunk = self.dasheng.time_pos_embed.shape[-1]
-        size = {"dim": self.dim, "depth": self.depth, "num_heads": self._num_heads, "chunk_tokens": chunk}
-        return {"architecture": "Dasheng", "tokens": "norm of the last block", **size, "mel": front_end}
-
-
 def build_dasheng(
     weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None
 ) -> Encoder:
     """Dasheng for clips of up to ``clip_seconds`` (10 unless given), Zenodo or Hugging Face files."""
     checkpoint = load_checkpoint(weights).without("encoder.")
-    heads = num_heads or heads_of(checkpoint.shape("time_pos_embed", "Dasheng")[1])
-    seconds = 10.0 if clip_seconds is None else clip_seconds
-    return freeze(DashengEncoder(load_dasheng(checkpoint, heads), clip_seconds=seconds, num_heads=heads))
+    _, dim, _, chunk = checkpoint.shape("time_pos_embed", "Dasheng")
+    heads = heads_of(checkpoint, dim, num_heads)
+    dasheng = load_dasheng(checkpoint, heads)
+    about = {"architecture": "Dasheng", "tokens": "norm of the last block", "num_heads": heads}
+    encoder = MelEncoder(
+        dasheng,
+        dasheng.front_end,
+        clip_seconds=10.0 if clip_seconds is None else clip_seconds,
+        rows=1,
+        columns=lambda frames: frames // 4,
+        shortest_frames=4,
+        dim=dim,
+        depth=len(dasheng.blocks),
+        about={**about, "chunk_tokens": chunk},
+    )
+    encoder.classifier = read_classifier(
+        checkpoint, "outputlayer.1", mean_of_tokens, norm="outputlayer.0", eps=1e-5
+    )
+    return freeze(encoder)
 
 
 def load_dasheng(checkpoint: Checkpoint, num_heads: int) -> Dasheng:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from featcache.audio.fbank import KaldiFbank
+from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
 from featcache.encoders.blocks import run_blocks
+from featcache.encoders.classifier import cls_token, read_classifier
 from featcache.encoders.patches import PatchEncoder, Patches, clip_frames, require_layers, round_up
 from featcache.encoders.positions import sincos
-from featcache.encoders.vit import freeze, heads_of
+from featcache.encoders.vit import freeze
 from featcache.weights.checkpoint import Checkpoint, load_checkpoint, load_into
 
 # Decoder of pre-training, the teacher where it is not nested, classifier of fine-tuning.
@@ -98,12 +100,16 @@ def build_eat(weights: str, clip_seconds: float | None = None, *, num_heads: int
     fbank = KaldiFbank(sample_rate=16_000)
     # The authors take 1024 frames for 10 s and otherwise the next multiple of 16.
     frames = 1024 if seconds == 10.0 else round_up(clip_frames(fbank, seconds), 16)
-    patches = Patches(fbank=fbank, mean=-4.268, scale=2 * 4.569, frames=frames)
+    patches = Patches(fbank=fbank, mean=-4.268, scale=2 * 4.569, frames=frames, whole_clips=True)
     checkpoint = load_checkpoint(weights)
     named = checkpoint.with_state(rename(checkpoint.state))
-    heads = num_heads or heads_of(named.shape("cls_token", "EAT")[-1])
+    named.shape("positions", "EAT")
+    heads = heads_of(checkpoint, named.shape("cls_token", "EAT")[-1], num_heads)
     eat = load_eat(named, patches, heads)
-    return freeze(EATEncoder(eat, patches, clip_seconds=seconds, num_heads=heads))
+    encoder = EATEncoder(eat, patches, clip_seconds=seconds, num_heads=heads)
+    # The norm's eps is fairseq's; the Hugging Face port has 1e-5, which moves logits by 4e-6.
+    encoder.classifier = read_classifier(named, "head", cls_token, norm="fc_norm")
+    return freeze(encoder)
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,7 +129,6 @@ def load_eat(checkpoint: Checkpoint, patches: Patches, num_heads: int) -> EAT:
     rows, columns = patches.grid
     with torch.device("meta"):
         eat = EAT(dim, checkpoint.count("blocks"), num_heads, hidden, rows * columns)
-    checkpoint.shape("positions", "EAT")
     table = _positions(checkpoint.state["positions"], rows * columns)
     load_into(eat, checkpoint.with_state({**checkpoint.state, "positions": table}), ignored=IGNORED)
     return eat

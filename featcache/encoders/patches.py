@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from featcache.audio.blocks import require_samples
 from featcache.audio.fbank import KaldiFbank
+from featcache.encoders.classifier import Classifies
 from featcache.errors import InputError
 
 
@@ -25,12 +26,22 @@ class Patches:
     pad_samples: int = 0  # [samples] zeros are appended to shorter waveforms up to this length
     patch: int = 16  # side of a square patch
     stride: int = 16  # between patches
+    # Of a clip that is too long: take mean and frames before it is cut, as some authors do.
+    whole_clips: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
         """(F, T)"""
         rows, columns = ((n - self.patch) // self.stride + 1 for n in (self.fbank.num_mels, self.frames))
         return rows, columns
+
+    @property
+    def needed_seconds(self) -> float:
+        """What mean and frames of a whole clip are made of [s]: all of it where its mean is removed."""
+        if self.fbank.remove_mean:
+            return math.inf
+        samples = self.fbank.frame_length + (self.frames - 1) * self.fbank.frame_shift
+        return samples / self.fbank.sample_rate
 
     def features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Waveforms (L_i,) to features (frames, mels) each.
@@ -41,7 +52,7 @@ class Patches:
         for waveform in waveforms:
             self.valid_tokens(len(waveform))
         padded = [pad(w, (0, max(0, self.pad_samples - len(w)))) for w in waveforms]
-        return [self._fit(log_mel) for log_mel in self.fbank(padded)]
+        return [self._fit(log_mel) for log_mel in self.fbank(padded, self.frames)]
 
     def _fit(self, log_mel: Tensor) -> Tensor:
         log_mel = log_mel[: self.frames]
@@ -61,7 +72,7 @@ class Patches:
         return rows * min(columns, math.ceil(self.fbank.num_frames(num_samples) / self.stride))
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(Classifies):
     """What encoders of padded patches share; a subclass adds ``forward``."""
 
     def __init__(
@@ -78,6 +89,7 @@ class PatchEncoder(nn.Module):
         self.patches = patches
         self.sample_rate = patches.fbank.sample_rate
         self.clip_seconds = clip_seconds
+        self.decode_seconds = patches.needed_seconds if patches.whole_clips else clip_seconds
         self.grid = patches.grid
         self.dim = dim
         self.depth = depth

@@ -2,6 +2,7 @@
 
 from featcache.encoders.asit import ASIT
 from featcache.encoders.ast import AST
+from featcache.encoders.atst_frame import ATST_FRAME
 from featcache.encoders.audiomae import AUDIOMAE
 from featcache.encoders.base import EncoderSpec
 from featcache.encoders.beats_encoder import BEATS, OPENBEATS
@@ -9,6 +10,8 @@ from featcache.encoders.birdmae import BIRDMAE_BASE, BIRDMAE_HUGE, BIRDMAE_LARGE
 from featcache.encoders.dasheng import DASHENG_06B, DASHENG_12B, DASHENG_BASE
 from featcache.encoders.eat import EAT_BASE, EAT_LARGE, SSLAM
 from featcache.encoders.logmel import LOGMEL
+from featcache.encoders.m2d import M2D_BASE
+from featcache.encoders.passt import PASST
 
 _SPECS = (
     AUDIOMAE,
@@ -25,6 +28,9 @@ _SPECS = (
     BIRDMAE_LARGE,
     BIRDMAE_HUGE,
     AST,
+    M2D_BASE,
+    ATST_FRAME,
+    PASST,
     LOGMEL,
 )
 

@@ -100,8 +100,9 @@ def _frontend(encoder: Any) -> Iterator[str]:
         yield f"frontend gives {len(together)} features for {len(sounds)} waveforms"
         return
     for index, (sound, features) in enumerate(zip(sounds, together, strict=True)):
-        if features.dtype != torch.float32 or features.ndim != 2 or not features.isfinite().all():
-            yield f"frontend gives {features.dtype} {tuple(features.shape)}, not finite float32 (frames, *)"
+        if features.dtype != torch.float32 or features.ndim < 1 or not features.isfinite().all():
+            found = f"{features.dtype} {tuple(features.shape)}"
+            yield f"frontend gives {found}, not finite float32 (frames, *) or (samples,)"
             return
         alone = encoder.frontend([sound])[0]
         if alone.shape != features.shape or (gap := _gap(alone, features)) > 1e-5:

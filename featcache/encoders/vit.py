@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from featcache.encoders.attention import heads_of
 from featcache.encoders.base import Encoded
 from featcache.encoders.patches import PatchEncoder, Patches, require_layers
 from featcache.weights.checkpoint import Checkpoint, load_into
@@ -66,13 +67,15 @@ def mae_vit(
     architecture: str,
     num_heads: int | None,
     ignored: Sequence[str],
+    final_norm: bool = True,
 ) -> "VisionTransformer":
     """The ViT of an MAE-style checkpoint: sizes are read off its tensors.
 
     A fine-tuned checkpoint has no ``norm``; then the tokens of the last block stay as they are.
 
     Args:
-        num_heads: shapes do not tell it; by default what every published size has (`heads_of`).
+        num_heads: shapes do not tell it (`heads_of`)
+        final_norm: false leaves the last block of a pre-trained checkpoint as it is
     """
     # Here, not above: timm brings torchvision, which takes seconds, and most runs need neither.
     from timm.models.vision_transformer import VisionTransformer
@@ -87,26 +90,17 @@ def mae_vit(
             num_classes=0,
             embed_dim=dim,
             depth=checkpoint.count("blocks"),
-            num_heads=num_heads or heads_of(dim),
+            num_heads=heads_of(checkpoint, dim, num_heads),
             mlp_ratio=hidden / dim,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            final_norm="norm.weight" in checkpoint.state,
+            final_norm=final_norm and "norm.weight" in checkpoint.state,
             weight_init="skip",
         )
     table = checkpoint.state["pos_embed"]
     fitted = torch.cat([table[:, :1], positions(table[:, 1:], patches.grid[1])], dim=1)
     state = {**checkpoint.state, "pos_embed": fitted}
-    load_into(vit, checkpoint.with_state(state), ignored=ignored)
+    load_into(vit, checkpoint.with_state(state), ignored=ignored if final_norm else (*ignored, "norm."))
     return vit
-
-
-def heads_of(dim: int) -> int:
-    """Attention heads of the published ViT of a width: 64 wide each, 80 in the huge one.
-
-    >>> [heads_of(dim) for dim in (192, 768, 1024, 1280, 1536)]
-    [3, 12, 16, 16, 24]
-    """
-    return 16 if dim == 1280 else max(1, dim // 64)
 
 
 E = TypeVar("E", bound=nn.Module)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from featcache.audio.load import load_clip
 from featcache.cache import TokenCache
+from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError, MismatchError
 from featcache.extraction.runner import Runner
 from featcache.manifest import Clip
@@ -35,7 +36,7 @@ def check_canaries(cache: TokenCache, clips: Mapping[bytes, Clip], runner: Runne
 
 
 def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner) -> bool:
-    rate, seconds = runner.encoder.sample_rate, runner.encoder.clip_seconds
+    rate, seconds = runner.encoder.sample_rate, decode_seconds(runner.encoder)
     try:
         sound = load_clip(clip.path, sample_rate=rate, start=clip.start, end=clip.end, max_seconds=seconds)
     except AudioError:

@@ -1,7 +1,7 @@
 """Stage one: every clip of a manifest through a frozen encoder, once, into a token cache."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def extract(
     out: str | Path,
     encoder: str | Encoder = "logmel",
     weights: str | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
     clip_seconds: float | None = None,
     layers: str | Sequence[int] | None = None,
     device: str = "auto",
@@ -76,6 +77,7 @@ def extract(
     and in ``failed.jsonl``, and never stored.
 
     Args:
+        encoder_options: what the encoder takes beyond weights and length, such as ``{"num_heads": 4}``
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
         clip_seconds: [s] length the encoder is built for; the authors' unless given
         shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
@@ -120,7 +122,7 @@ def extract(
             "or go on without them with skip_failed",
             options=("skip_failed",),
         )
-    model, name = _build(encoder, weights, clip_seconds)
+    model, name = _build(encoder, weights, clip_seconds, encoder_options)
     runner = Runner(
         model, device=choose_device(device), dtype=dtype, layers=parse_layers(layers, model.depth)
     )
@@ -177,12 +179,23 @@ def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, .
     return tuple(sorted(wanted))
 
 
-def _build(encoder: str | Encoder, weights: str | None, clip_seconds: float | None) -> tuple[Encoder, str]:
+def _build(
+    encoder: str | Encoder,
+    weights: str | None,
+    clip_seconds: float | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[Encoder, str]:
     if isinstance(encoder, str):
-        # The path to a user's file is no part of what it computes.
-        name = encoder if ".py:" not in encoder else "custom:" + encoder.rsplit(":", 1)[1]
-        return build_encoder(encoder, weights=weights, clip_seconds=clip_seconds), name
+        return build_encoder(encoder, weights, clip_seconds, options), _name(encoder)
     return encoder, f"custom:{type(encoder).__name__}"
+
+
+def _name(encoder: str) -> str:
+    """An encoder's name without the path to a user's file or folder: that is no part of what it computes."""
+    if ".py:" in encoder:
+        return "custom:" + encoder.rsplit(":", 1)[1]
+    folder = Path(encoder.removeprefix("hf:")).expanduser()
+    return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
 
 
 def _layout(

@@ -12,7 +12,7 @@ from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter, TokenCache
 from featcache.devices import cores
-from featcache.encoders.base import Encoder
+from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, Interrupted
 from featcache.extraction.canaries import check_canaries
 from featcache.extraction.runner import Batcher, ClipTokens, Runner
@@ -145,7 +145,7 @@ class Filler:
         decoded = decode_ahead(
             list(pending.values()),
             sample_rate=encoder.sample_rate,
-            max_seconds=encoder.clip_seconds,
+            max_seconds=decode_seconds(encoder),
             workers=self._workers,
             ahead=2 * self._batch_size,
             accept_truncated=self._accept_truncated,
@@ -162,7 +162,8 @@ class Filler:
                 if isinstance(sound, AudioError) or isinstance(key, str):
                     result.failed[clip.id] = str(sound)
                     continue
-                self._cut.append(sound.cut_seconds)
+                decoded_seconds = len(sound.waveform) / encoder.sample_rate
+                self._cut.append(sound.cut_seconds + max(0.0, decoded_seconds - encoder.clip_seconds))
                 batcher.push(_Item(clip.id, key), sound.waveform)
                 room -= 1
                 if room == 0:

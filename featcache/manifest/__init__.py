@@ -5,7 +5,11 @@
 - ``table``: rows of named cells, or the line at which a file has none
 - ``files``: what stands in the way of reading a file
 - ``folders``: a folder of class folders as a manifest
+- ``select``: labels renamed, kept and dropped
+- ``fewshot``: few training clips of each class
+- ``review``: what a manifest and its audio hold
 - ``windows``: long recordings as runs of windows
+- ``events``: strong labels, a CSV file beside a manifest
 - ``digests``: what a clip is: a digest of its audio's bytes and its segment
 """
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from featcache.errors import FeatcacheError
 from featcache.home import home
 from featcache.manifest.clip import Clip
 from featcache.manifest.files import file_problem
+from featcache.parquet import is_embedded, on_disk
 
 # A file that changed this recently may change again without its time stamps moving on.
 SETTLED = 2.0  # [s]
@@ -96,10 +98,10 @@ def _hash_all(paths: list[Path], progress: bool) -> Iterator[tuple[Path, bytes |
 def _hash(path: Path) -> bytes | None:
     state = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb", buffering=0) as file:
+        with on_disk(path) as own, own.open("rb", buffering=0) as file:
             while block := file.read(_BLOCK):
                 state.update(block)
-    except OSError:
+    except (OSError, FeatcacheError):
         return None
     return state.digest()
 
@@ -108,7 +110,7 @@ def _stat(path: Path) -> os.stat_result | None:
     if file_problem(path):
         return None
     try:
-        return path.stat()
+        return (path.parent if is_embedded(path) else path).stat()
     except OSError:  # it went away since
         return None
 

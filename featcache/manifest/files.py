@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from featcache.parquet import is_embedded
+
 FOLDER = "is a folder, not a file"
 
 
@@ -15,6 +17,8 @@ def file_problem(path: Path) -> str | None:
     >>> file_problem(Path("none.wav"))
     'no such file'
     """
+    if is_embedded(path):
+        return file_problem(path.parent)
     try:
         str(path).encode()
         mode = os.stat(path).st_mode

@@ -97,7 +97,7 @@ def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) 
     cells = {name: row.get(name, "") for name in (*REQUIRED, *OPTIONAL)}
     if not cells["path"]:
         raise InputError(f"{where} has no path")
-    start, end = _seconds(where, "start", cells["start"]) or 0.0, _seconds(where, "end", cells["end"])
+    start, end = seconds(where, "start", cells["start"]) or 0.0, seconds(where, "end", cells["end"])
     if end is not None and end <= start:
         raise InputError(f"{where}: end {seconds_text(end)} s is not after start {seconds_text(start)} s")
     split = SPLIT_NAMES.get(cells["split"].casefold())
@@ -121,7 +121,8 @@ def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) 
     )
 
 
-def _seconds(where: str, name: str, text: str) -> float | None:
+def seconds(where: str, name: str, text: str) -> float | None:
+    """A time [s] in a cell; None of an empty one."""
     if not text:
         return None
     try:

@@ -3,7 +3,9 @@
 import csv
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from featcache.errors import InputError
 
@@ -16,7 +18,13 @@ Row = tuple[int, dict[str, str]]  # the line, from 1; cells by column
 
 
 def read_table(
-    path: Path, required: Sequence[str], optional: Sequence[str], given: Mapping[str, str]
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    given: Mapping[str, str] = MappingProxyType({}),
+    *,
+    names: Sequence[str] = (),
+    comment: str | None = None,
 ) -> tuple[list[Row], list[str]]:
     """The rows of a CSV file, and what was taken under another name, in words.
 
@@ -25,12 +33,19 @@ def read_table(
 
     Args:
         given: the header's name for a column, where a caller says it
+        names: the columns of a file without a header; one that says the same is passed over
+        comment: what lines begin with that are passed over
 
     Raises:
         InputError: naming the line and what to do.
     """
-    with closing(_lines(path)) as lines:
-        number, header, delimiter = _header(path, lines, required, given)
+    with closing(_lines(path, comment)) as file:
+        lines: Iterator[tuple[int, str]] = file
+        if names:
+            lines, delimiter = _after_header(path, file, names)
+            number, header = 1, [*names]
+        else:
+            number, header, delimiter = _header(path, file, required, given)
         places, notes = _places(f"{path} line {number}", header, required, optional, given)
         if delimiter != ",":
             notes.insert(0, f"cells are separated by {DELIMITERS[delimiter]}")
@@ -41,12 +56,12 @@ def read_table(
     return rows, notes
 
 
-def _lines(path: Path) -> Generator[tuple[int, str], None, None]:
-    """Lines that are not blank, with their numbers from 1."""
+def _lines(path: Path, comment: str | None) -> Generator[tuple[int, str], None, None]:
+    """Lines that are neither blank nor comments, with their numbers from 1."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
+                if line.strip() and not (comment and line.startswith(comment)):
                     yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8 CSV") from None
@@ -66,16 +81,35 @@ def _header(
     header = _split(f"{path} line {number}", line, ",")
     absent = [given.get(name, name) for name in required if not _named(name, header, given)]
     found = ",".join(header) if line else "an empty file"
+    options = tuple(ARGUMENTS.values()) if set(required) == set(ARGUMENTS) else ()
+    hint = f"; rename its columns, or name those to take with {' and '.join(options)}" if options else ""
     raise InputError(
-        f"{path} has no column {' or '.join(map(repr, absent))}; wanted {','.join(required)}, found {found}; "
-        "rename its columns, or name those to take with path_column and label_column",
-        options=("path_column", "label_column"),
+        f"{path} has no column {' or '.join(map(repr, absent))}; wanted {','.join(required)}, "
+        f"found {found}{hint}",
+        options=options,
+    )
+
+
+def _after_header(
+    path: Path, lines: Iterator[tuple[int, str]], names: Sequence[str]
+) -> tuple[Iterator[tuple[int, str]], str]:
+    """The lines below a header that need not be there, and what stands between their cells."""
+    first = next(lines, None)
+    if first is None:
+        raise InputError(f"{path} is an empty file; wanted rows of {','.join(names)}")
+    for delimiter in DELIMITERS:
+        cells = _split(f"{path} line {first[0]}", first[1], delimiter)
+        if len(cells) == len(names):
+            same = [cell.strip().casefold() for cell in cells] == [name.casefold() for name in names]
+            return (lines if same else chain([first], lines)), delimiter
+    raise InputError(
+        f"{path} line {first[0]} is {first[1]!r}; wanted the {len(names)} cells {','.join(names)}"
     )
 
 
 def _split(where: str, line: str, delimiter: str) -> list[str]:
     try:
-        (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
+        (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise InputError(

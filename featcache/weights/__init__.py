@@ -1,6 +1,7 @@
 """Checkpoints: found or fetched, read without running code, checked key by key.
 
 - ``checkpoint``: every published container as one state dict, and into a module
+- ``known``: published checkpoints
 - ``download``: local paths, the Hugging Face Hub, URLs
 """
 

@@ -33,7 +33,7 @@ _ALLOWED: list[Any] = [
 
 # Where the containers keep the weights: AudioMAE, BEATs, EAT, Dasheng; Lightning; ASiT's teacher.
 _STATE_KEYS = ("model", "state_dict", "teacher")
-_CONFIG_KEYS = ("cfg", "config")
+_CONFIG_KEYS = ("cfg", "config", "hyper_parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Checkpoint:
     state: dict[str, Tensor]
     source: str  # as the user named it, for messages
     config: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[int, str] = field(default_factory=dict)  # of a fine-tuned BEATs: class to AudioSet id
 
     def without(self, *prefixes: str) -> "Checkpoint":
         """Without the first of ``prefixes`` that some keys have; keys without it stay as they are.
@@ -93,12 +94,19 @@ def load_checkpoint(weights: str) -> Checkpoint:
     inner = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     # Nested dictionaries go: EAT's '_ema' is a second copy of the model (the teacher).
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not state and isinstance(content.get("student"), Mapping):
+        raise InputError(
+            f"{weights} holds a student and no teacher, whose weights are the ones to use; "
+            "give the whole checkpoint"
+        )
     if not state:
         raise InputError(f"{weights} holds no tensors, only {_some(content)}; give a checkpoint")
     config: Mapping[str, Any] = next(
         (content[key] for key in _CONFIG_KEYS if isinstance(content.get(key), Mapping)), {}
     )
-    return Checkpoint(state=state, source=weights, config=config).without("module.")
+    labels = content.get("label_dict")
+    labels = labels if isinstance(labels, Mapping) else {}
+    return Checkpoint(state=state, source=weights, config=config, labels=labels).without("module.")
 
 
 def _read(path: Path, source: str) -> Any:

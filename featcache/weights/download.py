@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from featcache.errors import InputError, MissingError
+from featcache.errors import CacheError, InputError, MissingError
+from featcache.weights.known import describe
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +50,38 @@ def _from_hub(weights: str) -> Path:
     name = parts[2] if len(parts) == 3 else _choose(list(cached))
     if name in cached:
         return cached[name]
-    logger.info("looking for %s on the Hugging Face Hub", weights)
+    logger.warning("fetching %s from the Hugging Face Hub%s", weights, describe(weights))
     try:
         with hub_client():
             files = list(huggingface_hub.HfApi().list_repo_files(repository))
             name = name or _choose(files)
             if name is not None:
-                return Path(huggingface_hub.hf_hub_download(repository, name))
+                return _verified(Path(huggingface_hub.hf_hub_download(repository, name)), weights)
+    except CacheError:
+        raise
     except Exception as error:  # the transport's own classes differ between versions of the client
         raise MissingError(unreachable(weights, error)) from error
     found = ", ".join(sorted(file for file in files if file.endswith(_SUFFIXES))) or "none"
     raise MissingError(f"{weights} should hold one file of weights; found: {found}; name it: {weights}/FILE")
+
+
+def _verified(path: Path, weights: str) -> Path:
+    """A file that has just come, if it is what the Hub says: its cache names a large file by its sha256.
+
+    Raises:
+        CacheError: it is not; the file is deleted, so that the next run fetches it again.
+    """
+    blob = path.resolve()
+    if len(blob.name) == 64:
+        with blob.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != blob.name:
+            blob.unlink()
+            raise CacheError(
+                f"{weights} came with the sha256 {found[:12]}…, the Hub says {blob.name[:12]}…; "
+                "fetch it again"
+            )
+    return path
 
 
 def _cached_files(repository: str) -> dict[str, Path]:
@@ -121,7 +143,7 @@ def _from_url(url: str) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    logger.info("fetching %s", url)
+    logger.warning("fetching %s%s", url, describe(url))
     try:
         download_url_to_file(url, os.fspath(path), progress=False)  # to a temporary name, then renamed
     except (OSError, ValueError) as error:  # URLError is an OSError
@@ -131,5 +153,11 @@ def _from_url(url: str) -> Path:
 
 def unreachable(weights: str, error: Exception) -> str:
     """The message for weights that are not here and cannot be fetched."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    reason = reason_of(error)
     return f"{weights} is not in the cache and cannot be fetched ({reason}); download it and give its path"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library raised, at most 120 letters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:120]

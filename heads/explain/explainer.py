@@ -11,12 +11,12 @@ from torch import Tensor
 
 from featcache.audio.fbank import LOG_FLOOR, KaldiFbank
 from featcache.audio.load import load_clip
-from featcache.datasets.mixing import Event
 from featcache.heads.checkpoint import load, load_config
 from featcache.heads.explain.localise import evidence, points_into, usual_scores
 from featcache.heads.explain.picture import Row, draw
 from featcache.heads.prototypical import ProtoFloat
 from featcache.heads.report.results import Result
+from featcache.manifest.events import Event
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
@@ -29,7 +29,8 @@ class Explainer:
 
     Args:
         cache: with clip ids as in the manifest that was probed
-        events: clip id -> its events
+        events: clip id -> its events, as ``featcache.manifest.events`` reads them; those of classes
+            that the head does not know are passed over
         train: ids of training clips, against whose average evidence is measured
         column_seconds: [s] between token columns
     """
@@ -59,8 +60,8 @@ class Explainer:
         """``points_into`` for each event of a clip."""
         maps = self.maps(clip)
         return [
-            points_into(maps[self.classes.index(event.label)], event.onset, event.offset, self.column_seconds)
-            for event in self.events[clip]
+            points_into(maps[self.classes.index(event.label)], event.start, event.end, self.column_seconds)
+            for event in self._known(clip)
         ]
 
     def pointing(self) -> tuple[float, float]:
@@ -107,9 +108,13 @@ class Explainer:
 
     def _row(self, clip: str, number: int, rank: int, own: NDArray[np.floating[Any]]) -> Row:
         label = self.classes[number]
-        times = [(event.onset, event.offset) for event in self.events[clip] if event.label == label]
+        times = [(event.start, event.end) for event in self._known(clip) if event.label == label]
         note = f"ranked {rank} of {len(self.classes)}" + ("" if times else ", not in this soundscape")
         return Row(label=label, note=note, evidence=own, events=times)
+
+    def _known(self, clip: str) -> list[Event]:
+        """Its events of classes that the head knows; a clip may have none."""
+        return [event for event in self.events.get(clip, ()) if event.label in self.classes]
 
     def _found(self, clip: str) -> int:
         """Events that were pointed at and whose class is among as many on top as there are true ones."""
@@ -117,7 +122,7 @@ class Explainer:
         labels = {self.classes[number] for number in top}
         return sum(
             hit and event.label in labels
-            for event, (hit, _) in zip(self.events[clip], self.pointed(clip), strict=True)
+            for event, (hit, _) in zip(self._known(clip), self.pointed(clip), strict=True)
         )
 
     def _margin(self, clip: str) -> float:

@@ -177,6 +177,9 @@ PLATEAU = Preset(
     weight_decay=UNMUTE.weight_decay,
     plateau=Plateau(),
     options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH},
+    prototype_options={
+        "standardize": "channel"
+    },  # else a cosine with a token is that with its largest channel
     sobol=16,
     tpe=16,
     beyond=3,

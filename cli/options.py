@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_HELP = (
+    "What this encoder takes beyond weights and length ('featcache encoders NAME' lists it); repeatable. "
+    "trust_remote_code=true of hf: models runs Python code from their repository with all your rights."
+)
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """``("num_heads=4",)`` as ``{"num_heads": "4"}``."""
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", ctx, parameter)
+        pairs[name] = value
+    return pairs
+
+
+def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--encoder-option NAME=VALUE``, repeatable, as a dictionary of text."""
+    option = click.option(
+        "--encoder-option",
+        "encoder_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_pairs,
+        help=_HELP,
+    )
+    return option(command)

@@ -1,0 +1,215 @@
+"""BirdSet: focal recordings for training, soundscapes in pieces of five seconds for test."""
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from featcache.audio.load import duration
+from featcache.datasets.listing import Listing
+from featcache.datasets.root import AudioFiles, Root, plain
+from featcache.datasets.spec import DatasetSpec
+from featcache.errors import AudioError, InputError, MissingError
+from featcache.files import read_json
+from featcache.manifest import Clip
+from featcache.manifest.clip import seconds_text
+from featcache.manifest.events import Event
+from featcache.parquet import read_rows
+
+WINDOW = 5.0  # [s] of a test clip, and of the window around an event of a train recording
+NOISE = -1  # the cluster of detected events that no other is like
+TRAIN = ("filepath", "ebird_code", "ebird_code_multilabel", "detected_events", "event_cluster", "length")
+TEST = ("filepath", "ebird_code_multilabel")
+STRONG = ("filepath", "ebird_code", "start_time", "end_time")
+
+
+def read(root: Root, name: str) -> Listing:
+    """Windows around the events of train recordings, and the test pieces of five seconds."""
+    metadata = {part: root.look(f"{name}_metadata_{part}.parquet") for part in ("train", "test", "test_5s")}
+    files = AudioFiles(_audio_folder(root, name), by_name=True)
+    classes = _classes(root, name)
+    listing = Listing(clips=[], classes=classes)
+    if root.wants("train"):
+        for row in read_rows(metadata["train"] or root.find(f"{name}_metadata_train.parquet"), TRAIN):
+            listing.clips += _train_clips(row, files)
+    if root.wants("test"):
+        for row in read_rows(metadata["test_5s"] or root.find(f"{name}_metadata_test_5s.parquet"), TEST):
+            listing.clips.append(_test_clip(row, files))
+        if metadata["test"]:
+            listing.events = _events(metadata["test"], listing.clips)
+    if not classes:
+        listing.classes = tuple(sorted({label for clip in listing.clips for label in clip.labels}))
+        listing.notes.append(
+            f"no list of classes (ebird_codes/{name}.json of the BirdSet repository) lies here: "
+            "classes are in alphabetical order, and no label was checked"
+        )
+    return listing
+
+
+def _audio_folder(root: Root, name: str) -> Path:
+    """The folder that holds metadata and audio; archives that lie there unopened are an error."""
+    folder = root.find(f"{name}_metadata_test_5s.parquet", f"{name}_metadata_train.parquet").parent
+    archives = sorted(folder.glob(f"{name}_*.tar.gz"))
+    if archives and not AudioFiles(folder).files:
+        raise MissingError(
+            f"the audio of {name} is still in {len(archives)} archives, first {archives[0]}; unpack them "
+            f"there: cd {folder} && for f in *.tar.gz; do tar -xzf $f; done"
+        )
+    return folder
+
+
+def _classes(root: Root, name: str) -> tuple[str, ...]:
+    """The order of BirdSet's own JSON, which is not that of the alphabet."""
+    path = root.look(f"{name}.json", f"{name.lower()}.json", f"ebird_codes/{name}.json")
+    if not path:
+        return ()
+    try:
+        names = read_json(path)["id2label"]
+        return tuple(names[number] for number in sorted(names, key=int))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no list of classes with 'id2label' ({error})") from None
+
+
+def _train_clips(row: Mapping[str, Any], files: AudioFiles) -> Iterable[Clip]:
+    """A window for each event of a recording's largest cluster; the first five seconds if it has none."""
+    key = plain(Path(row["filepath"]).name)
+    path = files.place(key)
+    try:
+        total = duration(path)
+    except AudioError:  # it is missing, or decoding will say why
+        total = float(row["length"] or 0) or WINDOW
+    labels = tuple(map(str, as_list(row["ebird_code_multilabel"]))) or (str(row["ebird_code"]),)
+    events = largest_cluster(as_list(row["detected_events"]), as_list(row["event_cluster"]))
+    for start in dict.fromkeys(window_start(begin, end, total) for begin, end in events or [(0.0, WINDOW)]):
+        end = round(min(start + WINDOW, total), 6)
+        id = f"{key}@{seconds_text(start)}-{seconds_text(end)}"
+        yield Clip(id=id, path=path, start=start, end=end, labels=labels, split="train", group=key)
+
+
+def window_start(begin: float, end: float, total: float) -> float:
+    """Where a window around the middle of an event starts; it stays within the recording.
+
+    >>> window_start(10.0, 12.0, 60.0), window_start(0.5, 1.0, 60.0), window_start(59.0, 60.0, 60.0)
+    (8.5, 0.0, 55.0)
+    """
+    return round(max(0.0, min((begin + end) / 2 - WINDOW / 2, total - WINDOW)), 6)
+
+
+def largest_cluster(events: list[Any], clusters: list[Any]) -> list[tuple[float, float]]:
+    """The events that BirdSet keeps of a recording: those of its largest cluster, noise left out.
+
+    Of equal clusters the one with the lowest number counts; a single event is kept though it be noise.
+
+    Source:
+        ``XCEventMapping`` in birdset/datamodule/components/event_mapping.py of
+        https://github.com/DBD-research-group/BirdSet
+
+    >>> largest_cluster([[0, 1], [2, 3], [4, 5], [6, 7]], [1, 0, -1, 0])
+    [(2.0, 3.0), (6.0, 7.0)]
+    """
+    if len(events) != len(clusters):
+        raise InputError(
+            f"{len(events)} detected events have {len(clusters)} clusters; the metadata are damaged"
+        )
+    if len(events) > 1:
+        kept = [(event, own) for event, own in zip(events, clusters, strict=True) if own != NOISE]
+        counts = Counter(own for _, own in kept)
+        best = min(counts, key=lambda own: (-counts[own], own), default=None)
+        events = [event for event, own in kept if own == best]
+    return [(float(begin), float(end)) for begin, end in events]
+
+
+def _test_clip(row: Mapping[str, Any], files: AudioFiles) -> Clip:
+    """A piece of five seconds; an empty list of labels is one without a call, and stays."""
+    key = plain(Path(row["filepath"]).name)
+    labels = tuple(map(str, as_list(row["ebird_code_multilabel"])))
+    return Clip(id=key, path=files.place(key), labels=labels, split="test", group=piece(key)[0])
+
+
+def piece(name: str) -> tuple[str, float]:
+    """The soundscape of a piece and where it starts in it [s]; a name without offsets is whole.
+
+    >>> piece("UHH_001_S01_20161121_150000_050_055")
+    ('UHH_001_S01_20161121_150000', 50.0)
+    """
+    parts = name.rsplit("_", 2)
+    times = [float(part) for part in parts[1:] if part.isdecimal()]
+    return (parts[0], times[0]) if len(times) == 2 and times[1] - times[0] == WINDOW else (name, 0.0)
+
+
+def _events(table: Path, clips: Iterable[Clip]) -> list[Event]:
+    """The annotated events of whole soundscapes, cut into the pieces."""
+    pieces: dict[str, list[tuple[float, str]]] = {}
+    for clip in clips:
+        if clip.split == "test":
+            scape, offset = piece(clip.id)
+            pieces.setdefault(scape, []).append((offset, clip.id))
+    events = []
+    for row in read_rows(table, STRONG):
+        for offset, id in pieces.get(plain(Path(row["filepath"]).name), ()):
+            begin, end = max(0.0, row["start_time"] - offset), min(WINDOW, row["end_time"] - offset)
+            if begin < end:
+                label = str(row["ebird_code"])
+                events.append(Event(id=id, start=round(begin, 6), end=round(end, 6), label=label))
+    return events
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list, whether it is one or the text of one (JSON's or Python's); nothing is an empty one.
+
+    >>> as_list("['amered', 'gcrfin']"), as_list('["amered"]'), as_list(None), as_list([[0.5, 1.0]])
+    (['amered', 'gcrfin'], ['amered'], [], [[0.5, 1.0]])
+    """
+    if isinstance(value, str) and value.strip():
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return list(parse(value))
+            except (ValueError, SyntaxError, TypeError):
+                continue
+        raise InputError(f"the metadata have {value!r} where a list was wanted")
+    return list(value or [])
+
+
+# Region, classes, train recordings and test pieces, as its card has them.
+PUBLISHED = {
+    "HSN": ("High Sierra Nevada", 21, 5_460, 12_000),
+    "PER": ("Amazon Basin", 132, 16_802, 15_120),
+    "NES": ("Colombia and Costa Rica", 89, 16_117, 24_480),
+    "POW": ("Powdermill", 48, 14_911, 4_560),
+    "SNE": ("Sierra Nevada", 56, 19_390, 23_756),
+    "UHH": ("Hawaii", 27, 3_626, 36_637),
+    "NBP": ("NIPS4Bplus", 51, 24_327, 563),
+    "SSW": ("Sapsucker Woods", 81, 28_403, 205_200),
+}
+BIRDSETS = [
+    DatasetSpec(
+        name=f"birdset-{name.lower()}",
+        title=f"BirdSet {name} ({region})",
+        read=partial(read, name=name),
+        classes=classes,
+        sizes={"train": train, "test": test},
+        multilabel=True,
+        metric="cmAP",
+        audio="32 kHz mono Ogg; train recordings of any length, test pieces of 5 s",
+        licence="CC BY-NC 4.0; each recording its own (column license)",
+        origin=(
+            f"https://huggingface.co/datasets/DBD-research-group/BirdSet, branch data, folder {name}: "
+            "metadata and archives; unpack the archives there"
+        ),
+        layout=(
+            f"{name}_metadata_{{train,test,test_5s}}.parquet, *.ogg at any depth, {name}.json (ebird_codes)"
+        ),
+        citation="Rauch et al., BirdSet, ICLR 2025, https://arxiv.org/abs/2403.10380",
+        strong="test, cut into its pieces",
+        note=(
+            "A train clip is the 5 s around an event of the recording's largest cluster, as BirdSet chooses "
+            "events; BirdSet crops at random where this takes the middle. Published sizes of train are "
+            "recordings; earlier revisions have others. Test pieces without a call stay, without labels."
+            + (" Two of its classes (`reblei`, `melthr`) have no train recording." if name == "UHH" else "")
+        ),
+    )
+    for name, (region, classes, train, test) in PUBLISHED.items()
+]
