@@ -1,5 +1,6 @@
 """What is written goes where it should, survives what it can, and says one line where it cannot."""
 
+import json
 import logging
 import os
 import random
@@ -199,6 +200,21 @@ def test_no_flipped_bit_of_results_or_trials_gives_a_traceback(make_tokens: Make
         raw.replace(b'"scores"', b'"scoret"', 1).replace(b'"number"', b'"numbes"', 1)
     )
     assert len(probe(*made, out=out, search=True, trials=2, **SHORT)) == 1
+
+
+def test_a_trial_with_one_wrong_digit_is_trained_again(make_tokens: Make, tmp_path: Path) -> None:
+    made = make_tokens()
+    search: dict[str, Any] = {**SHORT, "search": True, "trials": 3}
+    (whole,) = probe(*made, out=tmp_path / "whole", **search)
+    probe(*made, out=tmp_path / "cut", **search)
+    trials, results = tmp_path / "cut/trials.jsonl", tmp_path / "cut/results.jsonl"
+    first, *rest = trials.read_text().splitlines()
+    record = json.loads(first)
+    best = {**record, "scores": [1.0] * len(record["scores"])}  # the worst rate as the best
+    trials.write_text("\n".join([json.dumps(best), *rest]) + "\n")
+    results.unlink()
+    (again,) = probe(*made, out=tmp_path / "cut", **search)
+    assert (again["lr"], again["test"]) == (whole["lr"], whole["test"])
 
 
 def test_scores_that_are_damaged_or_no_file_are_one_line(make_tokens: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from featcache.cache.read.join import Say
 from featcache.devices import versions
+from featcache.files import parse_json
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.rehearsal import in_words
 from featcache.heads.probing.study import Ranges, Study
@@ -22,7 +23,7 @@ from featcache.heads.training.resume import forget
 from featcache.heads.training.rng import mixed_seed
 from featcache.heads.training.run import Watch, run_pass
 from featcache.heads.training.trial import Outcome, Training, Trial
-from featcache.jsonl import append_lines, records
+from featcache.jsonl import append_lines, encode, records
 
 TRIALS = "trials.jsonl"
 
@@ -208,7 +209,15 @@ def _read_trials(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return {(line["study"], line["number"]): line for line in records(path) if _is_trial(line)}
 
 
+def _with_check(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line with a digest of itself: one wrong digit of a score would choose another trial."""
+    plain = parse_json(encode(line).encode())
+    return {**plain, "check": digest_of(plain)}
+
+
 def _is_trial(line: Mapping[str, Any]) -> bool:
+    if line.get("check") != digest_of({name: value for name, value in line.items() if name != "check"}):
+        return False
     curves = [line.get("scores"), line.get("losses")]
     return (
         isinstance(line.get("study"), str)
@@ -239,5 +248,5 @@ def _write_trials(
             "metric": task.metric,
         }
         ended = {name: getattr(outcome, name) for name in ("status", "epoch", "seconds", "scores", "losses")}
-        lines.append({**own, **asdict(outcome.trial), **ended})
+        lines.append(_with_check({**own, **asdict(outcome.trial), **ended}))
     append_lines(path, lines)
