@@ -173,6 +173,18 @@ def test_every_family_keeps_the_contract(family: str, saved: Callable[[str], str
             encoder.frontend([torch.zeros(shortest - 1)])
 
 
+def test_only_types_that_are_tested_are_said_to_be_checked(
+    saved: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featcache.encoders import hf, hf_families
+
+    configs = {getattr(transformers, config)().model_type for config, *_ in FAMILIES.values()}
+    assert configs == hf_families.CHECKED
+    assert encoder_spec(saved("hubert")).checked.startswith("transformers' own call")
+    monkeypatch.setattr(hf, "CHECKED", frozenset())
+    assert encoder_spec(saved("hubert")).checked == "not: no test has run this type of model"
+
+
 @pytest.mark.parametrize("family", ["hubert", "wav2vec2-bert", "moonshine", "parakeet"])
 def test_the_length_rule_counts_what_comes_out(family: str, saved: Callable[[str], str]) -> None:
     encoder: Any = build_encoder(saved(family), clip_seconds=1.0)
