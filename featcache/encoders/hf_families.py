@@ -24,9 +24,8 @@ class Family:
 
 def _ast_grid(config: Any, state: Tensor) -> Tensor:
     rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
-    return state[:, 2:].reshape(
-        len(state), rows, -1, state.shape[-1]
-    )  # after cls and distillation token, frequency-major
+    # Frequency-major, after a cls and a distillation token.
+    return state[:, 2:].reshape(len(state), rows, -1, state.shape[-1])
 
 
 FAMILIES: dict[str, Family] = {
