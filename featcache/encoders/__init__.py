@@ -6,7 +6,7 @@
 - ``beats``, ``beats_encoder``: BEATs and OpenBEATs
 - ``eat``: EAT and SSLAM; ``ast``; ``logmel``: the spectrogram itself
 - ``dasheng``, ``atst_frame``, ``m2d``, ``passt``: mel spectrograms of the clip's own length (``mel_encoder``)
-- ``hf``, ``hf_load``, ``hf_lengths``: any audio encoder of transformers
+- ``hf``, ``hf_load``, ``hf_families``, ``hf_lengths``: any audio encoder of transformers
 - ``attention``, ``options``: how many heads a checkpoint has; what an encoder takes beyond weights and length
 - ``patches``, ``positions``, ``blocks``: padded patches, position tables, outputs of blocks
 - ``classifier``, ``tried``: heads of fine-tuned checkpoints; one file through one encoder

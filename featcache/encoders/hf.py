@@ -1,8 +1,7 @@
 """``hf:OWNER/NAME``: the audio encoder of any model of transformers (extra ``hf``), or of a local folder."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 
 from featcache.audio.blocks import require_samples
 from featcache.encoders.base import Encoded, Encoder, EncoderSpec
+from featcache.encoders.hf_families import CHECKED, Measured, family_of, run
 from featcache.encoders.hf_lengths import Lengths, extracting, require_whole, window_samples
 from featcache.encoders.hf_load import Described, describe, empty_model, load_model
 from featcache.encoders.patches import clip_samples, require_layers
 from featcache.encoders.vit import freeze
 from featcache.errors import InputError
-from featcache.weights.download import reason_of
 
 # What says nothing of the computation: where a model lies, and with which version it was saved.
 _NOT_SETTINGS = (
@@ -27,36 +26,6 @@ _NOT_SETTINGS = (
     "auto_map",
     "dtype",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """How the output of a family's encoder lies in time and frequency."""
-
-    # (config, state (B, ...)) to (B, F, T, D); None: (B, T, D) is one row
-    to_grid: Callable[[Any, Tensor], Tensor] | None = None
-    to_cls: Callable[[Tensor], Tensor] | None = None  # state to (B, D)
-    stages: bool = False  # inner layers have widths of their own: only the last output is kept
-    per_column: Callable[[Any, Any], float] | None = None  # (config, extractor) to samples
-
-
-def _ast_grid(config: Any, state: Tensor) -> Tensor:
-    rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
-    return state[:, 2:].reshape(
-        len(state), rows, -1, state.shape[-1]
-    )  # after cls and distillation token, frequency-major
-
-
-FAMILIES: dict[str, Family] = {
-    "audio-spectrogram-transformer": Family(
-        to_grid=_ast_grid,
-        to_cls=lambda state: state[:, :2].mean(1),
-        per_column=lambda config, extractor: config.time_stride * extractor.sampling_rate / 100,
-    ),
-    # A Swin transformer that folds time into frequency; its last output is unfolded to (B, D, F, T).
-    "clap_audio_model": Family(to_grid=lambda config, state: state.permute(0, 2, 3, 1), stages=True),
-}
-_TIME_ONLY = Family()
 
 
 class HFEncoder(nn.Module):
@@ -70,12 +39,12 @@ class HFEncoder(nn.Module):
         super().__init__()
         self.model = model
         self._described, self._extract = described, extracting(described.extractor)
-        self._family = FAMILIES.get(empty.config.model_type, _TIME_ONLY)
+        self._family = family_of(empty)
         self.sample_rate: int = described.extractor.sampling_rate
         self.clip_seconds = clip_seconds
         samples = clip_samples(clip_seconds, self.sample_rate)
         require_whole(name, described.extractor, self._extract, samples)
-        measured = _Measured(name, self._family, empty)
+        measured = Measured(name, empty)
         rows, self.dim, self.depth = measured.sizes(self._extract(torch.zeros(samples)).shape)
         self._lengths = Lengths(
             empty, self._extract, measured.columns, num_samples=samples,
@@ -114,7 +83,7 @@ class HFEncoder(nn.Module):
     def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
         """Features (B, ...) to ``layers``; the last is the model's own output, after its final norm."""
         wanted = require_layers(layers, 1, self.depth)
-        output = _run(self.model, features, every=wanted != [self.depth])
+        output = run(self.model, features, every=wanted != [self.depth])
         states = {
             layer: output.last_hidden_state if layer == self.depth else output.hidden_states[layer]
             for layer in wanted
@@ -139,52 +108,6 @@ class HFEncoder(nn.Module):
         )
         about = {"architecture": f"transformers {self.model.config.model_type}", "grid": list(self.grid)}
         return {**about, "tokens": "last hidden state", "config": config, "extractor": extractor}
-
-
-class _Measured:
-    """Sizes of an encoder's output, by running it on shapes alone."""
-
-    def __init__(self, name: str, family: Family, empty: Any) -> None:
-        self._name, self._family, self._empty = name, family, empty
-
-    def columns(self, shape: torch.Size) -> int:
-        return self._grid(shape).shape[2]
-
-    def sizes(self, shape: torch.Size) -> tuple[int, int, int]:
-        """F, D and the number of layers.
-
-        Raises:
-            InputError: the output is no token map, or the model does not run on shapes alone.
-        """
-        kind = self._empty.config.model_type
-        try:
-            output = self._output(shape, every=True)
-            depth = 1 if self._family.stages else len(output.hidden_states) - 1
-            _, rows, _, dim = self._grid(shape).shape
-        except Exception as error:  # another signature, no hidden states, values looked at: as models please
-            raise InputError(
-                f"{self._name}: a {kind} does not give hidden states (B, T, D) for its feature extractor's "
-                f"output ({reason_of(error)}); write a plug-in for it (docs/adding-an-encoder.md)"
-            ) from error
-        return rows, dim, depth
-
-    def _grid(self, shape: torch.Size) -> Tensor:
-        """(1, F, T, D)"""
-        state, to_grid = self._output(shape, every=False).last_hidden_state, self._family.to_grid
-        return state[:, None] if to_grid is None else to_grid(self._empty.config, state)
-
-    def _output(self, shape: torch.Size, *, every: bool) -> Any:
-        if self._family.stages:  # CLAP: of four pictures that fusion joins, one gives the sizes
-            shape = torch.Size((1, *shape[1:]))
-        return _run(self._empty, torch.empty(1, *shape, device="meta"), every=every)
-
-
-def _run(model: Any, features: Tensor, *, every: bool) -> Any:
-    options = {}
-    if model.config.model_type == "clap_audio_model":
-        # Of a batch without a longer clip its extractor marks one at random; no clip is longer here.
-        options["is_longer"] = torch.zeros(len(features), 1, dtype=torch.bool, device=features.device)
-    return model(features, output_hidden_states=every, return_dict=True, **options)
 
 
 def build_hf(
@@ -237,7 +160,9 @@ def hf_spec(name: str) -> EncoderSpec:
         needs_weights=False,
         licence="see the model's card",
         source=f"transformers, model type {described.config.model_type}",
-        checked="equal to transformers' own call on seeded weights of its family; see docs/encoders.md",
+        checked="transformers' own call on seeded weights of this type; published weights not checked"
+        if described.config.model_type in CHECKED
+        else "not: no test has run this type of model",
     )
 
 

@@ -110,7 +110,9 @@ class Lengths:
 
     def shortest(self, num_samples: int) -> int:
         """The fewest samples that give a column; ``num_samples`` give some."""
-        none, some = 0, 1 if self._is_enough(1) else num_samples
+        none, some = 0, 1
+        while some < num_samples and not self._is_enough(some):  # short clips are quick to ask about
+            none, some = some, min(2 * some, num_samples)
         while some - none > 1:
             middle = (none + some) // 2
             none, some = (none, middle) if self._is_enough(middle) else (middle, some)

@@ -1,7 +1,7 @@
 """The contract of an encoder as a check that tells its author what is wrong."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,14 +22,17 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
 
 
 def check_encoder(
-    encoder: Encoder | str, weights: str | None = None, clip_seconds: float | None = None
+    encoder: Encoder | str,
+    weights: str | None = None,
+    clip_seconds: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Hold an encoder to what extraction relies on, with made-up sounds of several lengths.
 
     Not seen from outside, and so not checked: that tokens are time-major.
 
     Args:
-        encoder: an encoder, or a name as for ``build_encoder``.
+        encoder: an encoder, or a name as for ``build_encoder``, which gets the rest.
 
     Raises:
         AssertionError: it breaks the contract; the message names every breach that was found.
@@ -37,7 +40,7 @@ def check_encoder(
     >>> check_encoder("logmel", clip_seconds=1)
     """
     if isinstance(encoder, str):
-        encoder = build_encoder(encoder, weights, clip_seconds)
+        encoder = build_encoder(encoder, weights, clip_seconds, options)
     with torch.inference_mode():
         hold_to(_CHECKS, encoder, type(encoder).__name__)
 
