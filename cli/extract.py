@@ -112,6 +112,7 @@ def extract(
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
+    from featcache.manifest.events import write_events_beside
 
     prepared = None if from_folders else _prepared(str(manifest), skip_failed)
     if prepared:
@@ -126,7 +127,7 @@ def extract(
         click.echo(f"not whole: {problem}", err=True)
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
     if prepared and not options["window_seconds"]:
-        prepared.write_events(done.manifest)
+        write_events_beside(done.manifest, prepared.events)
     elif prepared and prepared.events:
         click.echo("event times are of whole clips and are not kept for windows", err=True)
     _report_json(done) if as_json else _report(done)

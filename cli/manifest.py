@@ -114,14 +114,13 @@ def _select(
 
 def _write(out: Path, clips: "Manifest", events: "list[Event]") -> None:
     from featcache.manifest import write_manifest
-    from featcache.manifest.events import events_file, write_events
+    from featcache.manifest.events import write_events_beside
     from featcache.output import keeping, writable_file
 
     writable_file(out)
     with keeping(out, "nothing was written"):
         write_manifest(out, clips.clips)
-        if events:
-            write_events(events_file(out), events)
+        write_events_beside(out, events)
 
 
 def _print(name: object, found: "Contents", events: "list[Event]") -> None:
@@ -154,7 +153,7 @@ def _print_review(found: "Review", prepared: "Prepared | None", clips: "Manifest
 
 
 def _compared(prepared: "Prepared", clips: "Manifest") -> str:
-    from featcache.datasets.prepare import count_files
+    from featcache.datasets.whole import count_files
 
     found = count_files(clips.clips)
     sizes = prepared.spec.sizes.items()

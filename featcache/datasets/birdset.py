@@ -1,14 +1,12 @@
 """BirdSet: focal recordings for training, soundscapes in pieces of five seconds for test."""
 
-import ast
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from featcache.audio.load import duration
+from featcache.datasets.birdset_events import WINDOW, as_list, largest_cluster, piece, window_start
 from featcache.datasets.listing import Listing
 from featcache.datasets.root import AudioFiles, Root, plain
 from featcache.datasets.spec import DatasetSpec
@@ -19,8 +17,6 @@ from featcache.manifest.clip import seconds_text
 from featcache.manifest.events import Event
 from featcache.parquet import read_rows
 
-WINDOW = 5.0  # [s] of a test clip, and of the window around an event of a train recording
-NOISE = -1  # the cluster of detected events that no other is like
 TRAIN = ("filepath", "ebird_code", "ebird_code_multilabel", "detected_events", "event_cluster", "length")
 TEST = ("filepath", "ebird_code_multilabel")
 STRONG = ("filepath", "ebird_code", "start_time", "end_time")
@@ -89,55 +85,11 @@ def _train_clips(row: Mapping[str, Any], files: AudioFiles) -> Iterable[Clip]:
         yield Clip(id=id, path=path, start=start, end=end, labels=labels, split="train", group=key)
 
 
-def window_start(begin: float, end: float, total: float) -> float:
-    """Where a window around the middle of an event starts; it stays within the recording.
-
-    >>> window_start(10.0, 12.0, 60.0), window_start(0.5, 1.0, 60.0), window_start(59.0, 60.0, 60.0)
-    (8.5, 0.0, 55.0)
-    """
-    return round(max(0.0, min((begin + end) / 2 - WINDOW / 2, total - WINDOW)), 6)
-
-
-def largest_cluster(events: list[Any], clusters: list[Any]) -> list[tuple[float, float]]:
-    """The events that BirdSet keeps of a recording: those of its largest cluster, noise left out.
-
-    Of equal clusters the one with the lowest number counts; a single event is kept though it be noise.
-
-    Source:
-        ``XCEventMapping`` in birdset/datamodule/components/event_mapping.py of
-        https://github.com/DBD-research-group/BirdSet
-
-    >>> largest_cluster([[0, 1], [2, 3], [4, 5], [6, 7]], [1, 0, -1, 0])
-    [(2.0, 3.0), (6.0, 7.0)]
-    """
-    if len(events) != len(clusters):
-        raise InputError(
-            f"{len(events)} detected events have {len(clusters)} clusters; the metadata are damaged"
-        )
-    if len(events) > 1:
-        kept = [(event, own) for event, own in zip(events, clusters, strict=True) if own != NOISE]
-        counts = Counter(own for _, own in kept)
-        best = min(counts, key=lambda own: (-counts[own], own), default=None)
-        events = [event for event, own in kept if own == best]
-    return [(float(begin), float(end)) for begin, end in events]
-
-
 def _test_clip(row: Mapping[str, Any], files: AudioFiles) -> Clip:
     """A piece of five seconds; an empty list of labels is one without a call, and stays."""
     key = plain(Path(row["filepath"]).name)
     labels = tuple(map(str, as_list(row["ebird_code_multilabel"])))
     return Clip(id=key, path=files.place(key), labels=labels, split="test", group=piece(key)[0])
-
-
-def piece(name: str) -> tuple[str, float]:
-    """The soundscape of a piece and where it starts in it [s]; a name without offsets is whole.
-
-    >>> piece("UHH_001_S01_20161121_150000_050_055")
-    ('UHH_001_S01_20161121_150000', 50.0)
-    """
-    parts = name.rsplit("_", 2)
-    times = [float(part) for part in parts[1:] if part.isdecimal()]
-    return (parts[0], times[0]) if len(times) == 2 and times[1] - times[0] == WINDOW else (name, 0.0)
 
 
 def _events(table: Path, clips: Iterable[Clip]) -> list[Event]:
@@ -155,22 +107,6 @@ def _events(table: Path, clips: Iterable[Clip]) -> list[Event]:
                 label = str(row["ebird_code"])
                 events.append(Event(id=id, start=round(begin, 6), end=round(end, 6), label=label))
     return events
-
-
-def as_list(value: Any) -> list[Any]:
-    """A list, whether it is one or the text of one (JSON's or Python's); nothing is an empty one.
-
-    >>> as_list("['amered', 'gcrfin']"), as_list('["amered"]'), as_list(None), as_list([[0.5, 1.0]])
-    (['amered', 'gcrfin'], ['amered'], [], [[0.5, 1.0]])
-    """
-    if isinstance(value, str) and value.strip():
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                return list(parse(value))
-            except (ValueError, SyntaxError, TypeError):
-                continue
-        raise InputError(f"the metadata have {value!r} where a list was wanted")
-    return list(value or [])
 
 
 # Region, classes, train recordings and test pieces, as its card has them.

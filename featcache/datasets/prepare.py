@@ -1,21 +1,18 @@
 """A data set's folder as a manifest: what is listed, held against what is there and what was published."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
-from featcache.audio.load import duration
 from featcache.datasets.hub import read_shards, shards_below
-from featcache.datasets.listing import Listing
-from featcache.datasets.root import Root, readable
+from featcache.datasets.root import Root
 from featcache.datasets.spec import DatasetSpec
 from featcache.datasets.table import DATASETS, dataset_spec
-from featcache.errors import AudioError, InputError, MissingError
-from featcache.manifest import Clip, Manifest
-from featcache.manifest.events import Event, events_file, write_events
+from featcache.datasets.whole import check_labels, shares, split_missing, too_few, within
+from featcache.errors import InputError, MissingError
+from featcache.manifest import Manifest
+from featcache.manifest.events import Event
 from featcache.manifest.files import FOLDER, file_problem, printable
-
-ALL = "all"  # where no split was published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +24,6 @@ class Prepared:
     events: tuple[Event, ...]
     classes: tuple[str, ...]  # in the data set's own order, also those without a clip
     problems: tuple[str, ...]  # what is not whole; empty unless that was allowed
-
-    def write_events(self, manifest: Path) -> None:
-        """Write the events beside a manifest, where the data have them."""
-        if self.events:
-            write_events(events_file(manifest), self.events)
 
 
 def prepare(
@@ -63,11 +55,11 @@ def prepare(
     clips = [clip for clip in listing.clips if not splits or clip.split in splits]
     if not clips:
         wanted = f" in {' or '.join(splits)}" if splits else ""
-        raise InputError(f"{spec.title} at {root} lists no clip{wanted}; it has {_shares(listing.clips)}")
+        raise InputError(f"{spec.title} at {root} lists no clip{wanted}; it has {shares(listing.clips)}")
     Manifest(tuple(clips), root).require_own_ids()
-    _check_labels(spec, listing, clips)
-    there, missing = _split_missing(clips)
-    problems = [*listing.problems, *_too_few(spec, clips, splits), *missing]
+    check_labels(spec, listing, clips)
+    there, missing = split_missing(clips)
+    problems = [*listing.problems, *too_few(spec, clips, splits), *missing]
     if problems and not allow_missing:
         raise InputError(
             f"{spec.title} at {root} is not whole: {'; '.join(problems)}; get what is missing, or go on with "
@@ -77,7 +69,7 @@ def prepare(
     if not there:
         raise InputError(f"{spec.title} at {root} has none of its audio: {'; '.join(problems)}")
     kept = {clip.id for clip in there}
-    events, cut = _within(there, [event for event in listing.events if event.id in kept])
+    events, cut = within(there, [event for event in listing.events if event.id in kept])
     notes = (*listing.notes, *cut)
     manifest = Manifest(tuple(there), root, notes=notes, own_columns=True)
     return Prepared(
@@ -103,83 +95,3 @@ def named_source(text: str) -> tuple[str, str] | None:
     if not colon or Path(text).exists() or "/" in name:
         return None
     return dataset_spec(name).name, root
-
-
-def count_files(clips: Sequence[Clip]) -> dict[str, int]:
-    """Files of each split, and of all together: what published sizes count."""
-    paths: dict[str, set[Path]] = {ALL: set()}
-    for clip in clips:
-        paths[ALL].add(clip.path)
-        if clip.split:
-            paths.setdefault(clip.split, set()).add(clip.path)
-    return {split: len(own) for split, own in paths.items()}
-
-
-def _check_labels(spec: DatasetSpec, listing: Listing, clips: Sequence[Clip]) -> None:
-    known = set(listing.classes)
-    for clip in clips:
-        for label in clip.labels:
-            if label not in known or ";" in label:
-                raise InputError(
-                    f"{spec.title}: clip {clip.id!r} has the label {label!r}, which is none of its "
-                    f"{len(known)} classes ({', '.join(listing.classes[:5])} …); is this another version "
-                    "of it?"
-                )
-
-
-def _too_few(spec: DatasetSpec, clips: Sequence[Clip], splits: Collection[str]) -> list[str]:
-    found = count_files(clips)
-    wanted = {s: n for s, n in spec.sizes.items() if s == ALL or not splits or s in splits}
-    if splits and ALL in wanted:
-        return []  # nothing was published of a split of it
-    return [
-        f"{number:,} files{'' if split == ALL else f' of {split}'} were published, {found.get(split, 0):,} "
-        "are listed"
-        for split, number in wanted.items()
-        if found.get(split, 0) < number
-    ]
-
-
-def _split_missing(clips: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
-    """The clips whose audio is there, and what is to be said of the others."""
-    absent = {clip.path for clip in Manifest(tuple(clips), Path()).missing_files()}
-    foreign = {clip.path for clip in clips if clip.path not in absent and not readable(clip.path)}
-    said = []
-    if foreign:
-        first = min(foreign)
-        said.append(
-            f"{len(foreign):,} files are {'/'.join(sorted({path.suffix for path in foreign}))}, which "
-            f"libsndfile cannot read, first {printable(first)}: convert them, as with 'ffmpeg -i "
-            f"{first.name} {first.stem}.flac'"
-        )
-    gone = [clip for clip in clips if clip.path in absent]
-    if gone:
-        said.append(f"{len(gone):,} of {len(clips):,} clips have no file, first {printable(gone[0].path)}")
-    return [clip for clip in clips if clip.path not in absent | foreign], said
-
-
-def _within(clips: Sequence[Clip], events: Sequence[Event]) -> tuple[list[Event], list[str]]:
-    """Events cut at the end of their clip; one that begins behind it is left out, and said."""
-    with_events = {event.id for event in events}
-    lengths = {clip.id: _length(clip) for clip in clips if clip.id in with_events}
-    kept = [
-        replace(event, end=min(event.end, lengths[event.id])) if lengths[event.id] else event
-        for event in events
-        if not lengths[event.id] or event.start < lengths[event.id]
-    ]
-    gone = len(events) - len(kept)
-    return kept, [f"{gone} events begin behind the end of their clip and are left out"] if gone else []
-
-
-def _length(clip: Clip) -> float:
-    """[s] of a clip; zero where its file cannot be read, which decoding will say."""
-    try:
-        return (clip.end or duration(clip.path)) - clip.start
-    except AudioError:
-        return 0.0
-
-
-def _shares(clips: Sequence[Clip]) -> str:
-    counts = count_files(clips)
-    named = [f"{number} {split}" for split, number in counts.items() if split != ALL]
-    return ", ".join(named) or f"{counts[ALL]} files without a split"

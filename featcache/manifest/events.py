@@ -67,6 +67,15 @@ def make_event(where: str, id: str, start: str, end: str, label: str) -> Event:
     return Event(id=id, start=begin, end=stop, label=label)
 
 
+def write_events_beside(manifest: Path, events: Iterable[Event]) -> None:
+    """Write a manifest's events beside it; without any, those of an earlier one are removed."""
+    events = list(events)
+    if events:
+        write_events(events_file(manifest), events)
+    else:
+        events_file(manifest).unlink(missing_ok=True)
+
+
 def write_events(path: str | Path, events: Iterable[Event]) -> None:
     """Write events as a CSV file; what a subclass knows of them besides follows in further columns."""
     events = list(events)

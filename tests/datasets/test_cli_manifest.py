@@ -84,6 +84,9 @@ def test_labels_are_renamed_kept_and_dropped_and_events_follow(unpack: Unpack, t
         ("e", ()),
     ]
     assert not (tmp_path / "two.events.csv").exists()  # none is left
+    again = run("manifest", "desed", root, "--allow-missing", "--split", "train", "--out", first)
+    assert again.exit_code == 0, again.output
+    assert not (tmp_path / "one.events.csv").exists()  # those of the earlier one are not taken for its own
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.datasets.birdset import as_list, largest_cluster, piece
+from featcache.datasets.birdset_events import as_list, largest_cluster, piece
 from featcache.datasets.prepare import named_source, prepare
 from featcache.datasets.root import AudioFiles
 from featcache.datasets.youtube import youtube_id
