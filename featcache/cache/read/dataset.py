@@ -20,6 +20,7 @@ class Store(Protocol):
 
     def gather(self, rows: Any, layer: int | None = None, out: Tensor | None = None) -> Tensor: ...
     def scales(self, rows: Any, layer: int | None = None) -> Tensor | None: ...
+    def channel_scale(self, layer: int | None = None) -> Tensor | None: ...
     def mask(self, rows: Any) -> Tensor: ...
     def tokens_spec(self, layer: int | None = None) -> ArraySpec: ...
     @property
@@ -65,7 +66,8 @@ class TokenDataset(Dataset[tuple[Tensor, ...]]):
             return tuple(part[0] for part in self[[int(index)]])  # type: ignore[arg-type]
         rows = self.rows[np.asarray(index, dtype=np.int64)]
         stored = self.cache.gather(rows, self.layer, out=self._shared_buffer(len(rows)))
-        tokens = dequantize(stored, self.cache.scales(rows, self.layer), self.cache.store.name)
+        scales, channels = self.cache.scales(rows, self.layer), self.cache.channel_scale(self.layer)
+        tokens = dequantize(stored, scales, self.cache.store.name, channels)
         found = (tokens, self.cache.mask(rows))
         return found if self.targets is None else (*found, self.targets[torch.as_tensor(index)])
 
