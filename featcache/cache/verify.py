@@ -130,15 +130,14 @@ def _read_ledger(path: Path) -> tuple[dict[int, Entry], list[Damage]]:
     """The entries that can be read, and the lines that cannot."""
     entries: dict[int, Entry] = {}
     damages: list[Damage] = []
-    for name, lines in ledger_lines(path).items():
-        for line in lines:
-            entry = parse(line)
-            if entry is None:
-                if not line.torn:  # else cut short by a crash: the next writer drops it
-                    damages.append(Damage(shard=None, file=name, reason=f"line {line.number} cannot be read"))
-                continue
-            if entries.setdefault(entry.shard, entry) != entry:
-                damages.append(Damage(shard=entry.shard, file=name, reason="is listed twice, differently"))
+    for name, line in ledger_lines(path):
+        entry = parse(line)
+        if entry is None:
+            damage = Damage(shard=None, file=name, reason=f"line {line.number} cannot be read")
+            if not line.torn and damage not in damages:  # torn by a crash: the next writer drops it
+                damages.append(damage)
+        elif entries.setdefault(entry.shard, entry) != entry:
+            damages.append(Damage(shard=entry.shard, file=name, reason="is listed twice, differently"))
     return entries, damages
 
 

@@ -72,36 +72,43 @@ def read_ledger(cache: Path) -> Iterator[Entry]:
     Raises:
         CacheError: a line cannot be read.
     """
-    entries: dict[int, Entry] = {}
-    for name, lines in ledger_lines(cache).items():
-        for line in lines:
-            entry = parse(line)
-            if entry is not None:
-                entries[entry.shard] = entry
-            elif not line.torn:
-                raise CacheError(
-                    f"{cache / name} line {line.number} cannot be read; 'featcache cache verify --repair' "
-                    "drops it, and the next extract writes that shard again"
-                )
+    entries = {entry.shard: entry for entry in _entries(cache)}
     return iter([entries[shard] for shard in sorted(entries)])
 
 
-def ledger_lines(cache: Path) -> dict[str, list[Line]]:
-    """The lines of each file of the ledger. A torn last line, of a writer of format 1, does not count.
+def _entries(cache: Path) -> Iterator[Entry]:
+    """All entries, in any order, and some more than once."""
+    for name, line in ledger_lines(cache):
+        entry = parse(line)
+        if entry is not None:
+            yield entry
+        elif not line.torn:
+            raise CacheError(
+                f"{cache / name} line {line.number} cannot be read; 'featcache cache verify --repair' "
+                "drops it, and the next extract writes that shard again"
+            )
+
+
+def ledger_lines(cache: Path) -> Iterator[tuple[str, Line]]:
+    """Every line of the ledger, with its file below the cache; some come more than once.
+
+    A torn last line, of a writer of format 1, does not count.
 
     Raises:
         CacheError: a file cannot be read.
     """
     for _ in range(_TRIES):
         names = pieces(cache)
-        try:
-            lines = {name: list(read_lines(cache / name)) for name in names}
-        except OSError as error:
-            raise CacheError(f"{error.filename or cache / LEDGER} cannot be read: {reason(error)}") from error
+        for name in names:
+            try:
+                for line in read_lines(cache / name):
+                    yield name, line
+            except OSError as error:
+                raise CacheError(f"{cache / name} cannot be read: {reason(error)}") from error
         # Folding makes one file, then takes away those it stands for: what is listed meanwhile may lack both.
         after = pieces(cache)
         if set(names) <= set(after) and not any(_is_folded(name) for name in set(after) - set(names)):
-            return lines
+            return
     raise CacheError(f"{cache / LEDGER} does not come to rest; try again")
 
 
@@ -120,14 +127,15 @@ class Finished:
         self._cache, self._shard_rows = cache, shard_rows
         self.counts: dict[int, int] = {}
         self.failed: dict[str, dict[str, str]] = {}
-        self._files: dict[str, tuple[int, int]] = {}
+        self._files: dict[str, dict[str, Any]] = {}
         self.read_again()
 
     def read_again(self) -> None:
         """Take in what was finished since."""
         self._folded = _folded(self._cache)  # before reading: what is folded meanwhile is read once more
-        for entry in read_ledger(self._cache):
+        for entry in _entries(self._cache):
             self.add(entry)
+        self.counts = dict(sorted(self.counts.items()))
 
     def add(self, entry: Entry) -> None:
         """Take in one shard."""
@@ -138,8 +146,7 @@ class Finished:
             )
         self.counts[entry.shard] = entry.clips
         self.failed.update(entry.failed)
-        for name, file in entry.files.items():
-            self._files[name] = file["bytes"], int(file["crc32c"], 16)
+        self._files.update(entry.files)
 
     def has_now(self, shard: int) -> bool:
         """Whether a shard is finished by now, by whichever writer."""
@@ -160,7 +167,8 @@ class Finished:
                 f"{self._cache / LEDGER} does not list {name}; 'featcache cache verify --repair' drops "
                 "the shard"
             )
-        return self._files[name]
+        file = self._files[name]
+        return file["bytes"], int(file["crc32c"], 16)
 
 
 def fold(cache: Path) -> None:
@@ -192,15 +200,24 @@ def parse(line: Line) -> Entry | None:
     if record is None or line.torn:
         return None
     try:
-        entry = Entry(**{"failed": {}} | record)
-        numbers = [entry.shard, entry.clips, *(file["bytes"] for file in entry.files.values())]
-        texts = [file["crc32c"] for file in entry.files.values()]
-        reasons = [(failure["id"], failure["reason"]) for failure in entry.failed.values()]
-    except (KeyError, TypeError, AttributeError):
+        entry = Entry(**record)
+        for number in (entry.shard, entry.clips):
+            _check(number)
+        for file in entry.files.values():  # of two million clips there are 47,000
+            _check(file["bytes"])
+            if not _CRC(file["crc32c"]):
+                return None
+        for failure in entry.failed.values():
+            if type(failure["id"]) is not str or type(failure["reason"]) is not str:
+                return None
+    except (KeyError, TypeError, AttributeError, ValueError):
         return None
-    sound = all(type(number) is int and 0 <= number < _MOST for number in numbers)
-    said = all(type(word) is str for failure in reasons for word in failure)
-    return entry if sound and said and all(type(text) is str and _CRC(text) for text in texts) else None
+    return entry
+
+
+def _check(number: Any) -> None:
+    if type(number) is not int or not 0 <= number < _MOST:
+        raise ValueError
 
 
 def _folded(cache: Path) -> list[str]:
