@@ -136,25 +136,33 @@ def kill_and_compare(name: str, start: Callable[[Path], Writer], folder: Path) -
 def kill_some_of_many(start: Extract, folder: Path, count: int = 4) -> int:
     """Kill random ones of several writers of one cache; the number of files that differ in the end."""
     assert start(folder / "unbroken.zarr").wait()
-    path, found, kills = folder / "killed.zarr", {0}, 0
+    path, found, kills, hit = folder / "killed.zarr", {0}, 0, 0
     running = {rank: start(path, f"{rank}/{count}") for rank in range(count)}
     while running:
-        time.sleep(random.uniform(0, 1.0))
-        if path.exists():
-            found.add(num_shards(path))
         rank = random.choice(list(running))
         if kills < KILLS:
+            wait_for_a_shard(path, max(found))
+            time.sleep(random.uniform(0, 0.2))
             with suppress(ProcessLookupError):
                 os.kill(running[rank].pid, signal.SIGKILL)
             kills += 1
+            found.add(num_shards(path))
         if running[rank].wait():
             del running[rank]  # it had come to its end before
         else:
+            hit += 1
             running[rank] = start(path, f"{rank}/{count}")
     differing = different_files(folder / "unbroken.zarr", path)
     name = f"{count} x featcache extract"
-    print(f"| {name} | {kills} | {kills} | {len(found)} | {num_shards(path)} | {differing} |", flush=True)
+    print(f"| {name} | {kills} | {hit} | {len(found)} | {num_shards(path)} | {differing} |", flush=True)
     return differing
+
+
+def wait_for_a_shard(path: Path, known: int, seconds: float = 20.0) -> None:
+    """Wait until the cache has more finished shards than ``known``, or some seconds have gone."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and not (path.exists() and num_shards(path) > known):
+        time.sleep(0.02)
 
 
 def hold_on(path: Path, pid: int) -> None:
