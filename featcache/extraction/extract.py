@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,17 @@ def extract(
         filler.fill(clips.clips, keys, [TokenCache.open(other) for other in others], split=split)
         result.lost = store.lost
         store.close(complete=result.complete or share.count == 1)
-    result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
+    result.num_bytes = _bytes_on_disk(result.cache)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _bytes_on_disk(cache: Path) -> int:
+    total = 0
+    for file in cache.rglob("*"):
+        with suppress(FileNotFoundError):  # another writer's temporary file may just have got its name
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:

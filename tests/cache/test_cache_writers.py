@@ -1,5 +1,7 @@
 """Many writers of one cache: each takes whole shards, none waits, any may die, and the bytes are the same."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -193,6 +195,18 @@ def test_one_alone_and_several_keep_each_other_out(tmp_path: Path, clips: Any, c
             repair_cache(path, [])
     assert writer_of(path) is None
     assert (path / "lock").read_bytes() == b""
+
+
+def test_several_need_no_flock(tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    path = tmp_path / "a.zarr"
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    for rank in range(3):
+        write_share(path, clips, rank, 3)
+    assert TokenCache.open(path).complete
+    assert verify_cache(path) == []
 
 
 def test_writers_of_other_hosts_keep_their_temporary_files(tmp_path: Path, clips: Any) -> None:
