@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from featcache.extraction.fill import Extraction
+    from featcache.extraction.result import Extraction
 
 SHOWN_FAILURES = 3
 

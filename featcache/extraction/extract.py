@@ -18,7 +18,8 @@ from featcache.devices import choose_device, device_name, versions
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
-from featcache.extraction.fill import Extraction, Filler
+from featcache.extraction.fill import Filler
+from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
 from featcache.manifest import Manifest, load_manifest, write_manifest

@@ -3,9 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from featcache.cache.format.layout import KEY_BYTES
 from featcache.encoders.base import Encoder
 from featcache.errors import AudioError, Interrupted
 from featcache.extraction.canaries import check_canaries
+from featcache.extraction.result import Extraction
 from featcache.extraction.runner import Batcher, ClipTokens, Runner
 from featcache.extraction.share import Share
 from featcache.manifest import Clip
@@ -26,29 +25,6 @@ from featcache.records import record_failed
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
 CUT_SLACK = 0.01  # of the clip length
-
-
-@dataclass(kw_only=True)
-class Extraction:
-    """What one run did."""
-
-    cache: Path
-    manifest: Path
-    clips: int  # in the manifest, windows counted
-    encoded: int = 0
-    reused: int = 0  # copied from other caches
-    present: int = 0  # already in this cache, or the same audio twice in the manifest
-    canaries: int = 0  # stored clips that were encoded again and found the same
-    failed: dict[str, str] = field(default_factory=dict)  # clip id -> reason
-    # Clips longer than the encoder takes by more than a hundredth: only their beginning was encoded.
-    cut: int = 0
-    cut_median: float = 0.0  # [s] by which they are longer
-    cut_largest: float = 0.0  # [s]
-    num_bytes: int = 0  # of the cache on disk
-    seconds: float = 0.0
-    writer: str = "0/1"  # this run's share of the shards
-    lost: list[int] = field(default_factory=list)  # shards that another writer finished meanwhile
-    complete: bool = True  # every clip of the manifest is stored or has failed, whoever wrote it
 
 
 class _Item(NamedTuple):
@@ -97,6 +73,7 @@ class Filler:
         Raises:
             Interrupted: Ctrl-C; the unfinished shard is dropped, what is finished stays.
         """
+        self._result.complete = False
         self._clips: dict[bytes, Clip] = {}
         for clip, key in zip(clips, keys, strict=True):
             self._clips.setdefault(_unreadable_key(clip) if key is None else key, clip)

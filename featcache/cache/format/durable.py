@@ -135,7 +135,8 @@ def publish_file(path: Path, data: bytes) -> bool:
     try:
         os.link(partial, path)  # unlike a rename it never replaces; NFS has it too
     except FileExistsError:
-        return False
+        if partial.stat().st_nlink < 2:  # else NFS made the link, lost its answer, and was asked again
+            return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

@@ -8,10 +8,8 @@ same clips. A manifest with further clips adds a part to the plan, after the sha
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 from crc32c import crc32c
 
-from featcache.cache.format.codecs import Bytes
 from featcache.cache.format.durable import publish_file
 from featcache.cache.format.layout import KEY_BYTES
 from featcache.errors import CacheError
@@ -26,14 +24,14 @@ class ShardPlan:
 
     def __init__(self, cache: Path, shard_rows: int) -> None:
         self._folder, self._shard_rows = cache / PLAN, shard_rows
-        self._parts: dict[int, Bytes] = {}
+        self._parts: dict[int, list[bytes]] = {}
         self._read()
 
     def shards(self) -> Iterator[tuple[int, list[bytes]]]:
         """Each shard's number and the keys of its clips."""
         for first, keys in sorted(self._parts.items()):
             for number, start in enumerate(range(0, len(keys), self._shard_rows), start=first):
-                yield number, [key.tobytes() for key in keys[start : start + self._shard_rows]]
+                yield number, keys[start : start + self._shard_rows]
 
     def __contains__(self, shard: int) -> bool:
         return any(first <= shard < self._end(first) for first in self._parts)
@@ -41,7 +39,7 @@ class ShardPlan:
     @property
     def keys(self) -> set[bytes]:
         """The keys of all planned clips."""
-        return {key for _, keys in self.shards() for key in keys}
+        return set[bytes]().union(*self._parts.values())
 
     def add(self, keys: Iterable[bytes], after: Iterable[int]) -> None:
         """Plan further clips, in this order, in shards after those planned and those in ``after``.
@@ -64,8 +62,8 @@ class ShardPlan:
                 self._parts[int(file.name)] = read_part(file)
 
 
-def read_part(file: Path) -> Bytes:
-    """The keys (n, 16) of one part.
+def read_part(file: Path) -> list[bytes]:
+    """The keys of one part.
 
     Raises:
         CacheError: it cannot be read, or is not as it was written.
@@ -77,4 +75,4 @@ def read_part(file: Path) -> Bytes:
     keys, checksum = content[:-4], content[-4:]
     if len(keys) % KEY_BYTES or crc32c(keys).to_bytes(4, "little") != checksum:
         raise CacheError(f"{file} is damaged: its checksum is wrong; copy the cache again")
-    return np.frombuffer(keys, dtype=np.uint8).reshape(-1, KEY_BYTES)
+    return [keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)]

@@ -3,20 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from featcache.cache.format.channels import sample_clips
 from featcache.cache.format.durable import writing
 from featcache.cache.format.fingerprint import check_same_tokens
-from featcache.cache.format.layout import KEY_BYTES, CacheLayout
+from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import fold
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.read.reader import TokenCache
-from featcache.cache.write.clip_buffer import small_blocks
+from featcache.cache.write.given_clip import GivenClip, given_clip
 from featcache.cache.write.lock import SharedLock, WriterLock
 from featcache.cache.write.plan import ShardPlan
 from featcache.cache.write.recovery import (
@@ -29,9 +28,7 @@ from featcache.cache.write.recovery import (
 )
 from featcache.cache.write.sample import check_dtype, publish_scales, stored_scales, write_scale
 from featcache.cache.write.shard_queue import ShardQueue
-from featcache.errors import InputError, MismatchError
-
-_SUMMED = 512  # rows of a float32 sum: a sum of block sums rounds less off than one long sum
+from featcache.errors import MismatchError
 
 
 class CacheWriter:
@@ -58,7 +55,7 @@ class CacheWriter:
         finished = recover(path, self.layout, alone=self._alone)
         self._queue = ShardQueue(path, self.layout, self._attributes, finished)
         self._write_metadata()
-        self._held: list[_Clip] | None = [] if self.layout.channels and not finished.counts else None
+        self._held: list[GivenClip] | None = [] if self.layout.channels and not finished.counts else None
         if self.layout.scales_channels and (scales := stored_scales(path, self.layout)):
             self._queue.scale_channels(scales)
             self._held = None
@@ -98,12 +95,14 @@ class CacheWriter:
             Every planned shard that is not finished, with the keys of its clips.
         """
         wanted = list(dict.fromkeys(keys))
+        finished = self._queue.finished
+        finished.read_again()
         with writing(self.path):
             plan = ShardPlan(self.path, self.layout.shard_rows)
-            while missing := [key for key in wanted if key not in plan.keys and key not in self.done_keys]:
-                plan.add(missing, self._queue.finished.counts)
-            plan.add(again, self._queue.finished.counts)
-        return {shard: own for shard, own in plan.shards() if not self._queue.finished.has_now(shard)}
+            while missing := _without(wanted, plan.keys, self.done_keys):
+                plan.add(missing, finished.counts)
+            plan.add(again, finished.counts)
+        return {shard: own for shard, own in plan.shards() if shard not in finished.counts}
 
     def refresh(self) -> None:
         """Wait until the shards that were ended are durable, and take in those of other writers."""
@@ -203,14 +202,8 @@ class CacheWriter:
             CacheError: an earlier shard could not be written.
         """
         self._queue.check()
-        self._check(clip_id, key, tokens, cls, valid)
         with torch.no_grad():
-            vectors: dict[str, Mapping[int, Tensor]] = {
-                "mean": mean or {layer: _mean(tokens[layer][:valid]) for layer in self.layout.layers}
-            }
-            if cls is not None:
-                vectors["cls"] = cls
-            clip = _Clip(clip_id, key, tokens, vectors, valid)
+            clip = given_clip(self.layout, clip_id, key, tokens, cls, valid, mean)
             if self._held is None:
                 self._put(clip)
             else:
@@ -300,29 +293,6 @@ class CacheWriter:
         else:
             self.abort()
 
-    def _check(
-        self,
-        clip_id: str,
-        key: bytes,
-        tokens: Mapping[int, Tensor],
-        cls: Mapping[int, Tensor] | None,
-        valid: int,
-    ) -> None:
-        layout = self.layout
-        if len(key) != KEY_BYTES:
-            raise InputError(f"clip {clip_id!r}: a key has {KEY_BYTES} bytes, not {len(key)}")
-        if (cls is not None) != layout.has_cls:
-            raise InputError(f"clip {clip_id!r}: the cache was created with has_cls={layout.has_cls}")
-        for layer in layout.layers:
-            shape = tuple(tokens[layer].shape) if layer in tokens else ()
-            if len(shape) != 2 or shape[1] != layout.dim or shape[0] > layout.num_tokens:
-                raise InputError(
-                    f"clip {clip_id!r}: layer {layer} needs tokens (n <= {layout.num_tokens}, {layout.dim}), "
-                    f"found {shape or 'none'}"
-                )
-            if not 0 <= valid <= len(tokens[layer]):
-                raise InputError(f"clip {clip_id!r}: {valid} valid tokens of {len(tokens[layer])}")
-
     def _let_go(self) -> None:
         """Store the clips that were held, now that there are enough of them, or all that there are."""
         if self._held:
@@ -331,7 +301,7 @@ class CacheWriter:
                 {layer: [clip.tokens[layer][: clip.valid] for clip in self._held] for layer in layers}
             )
 
-    def _put(self, clip: "_Clip") -> None:
+    def _put(self, clip: "GivenClip") -> None:
         with self._queue.next_buffer() as buffer:
             buffer.put(*clip)
 
@@ -347,35 +317,6 @@ class CacheWriter:
             self._lock.release()
 
 
-class _Clip(NamedTuple):
-    """What a buffer takes."""
-
-    id: str
-    key: bytes
-    tokens: Mapping[int, Tensor]
-    vectors: Mapping[str, Mapping[int, Tensor]]
-    valid: int
-
-    def copy(self) -> "_Clip":
-        """The same in memory of its own."""
-        vectors = {kind: _cloned(by_layer) for kind, by_layer in self.vectors.items()}
-        return self._replace(tokens=_cloned(self.tokens), vectors=vectors)
-
-
-def _cloned(by_layer: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    return {layer: values.detach().clone() for layer, values in by_layer.items()}
-
-
-def _mean(tokens: Tensor) -> Tensor:
-    """(n, D) to (D,) float32, in the thread of the caller; of no tokens it is zero."""
-    if tokens.dtype == torch.float32:
-        rows = tokens.detach().numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # as torch: beyond the range it is infinite
-            sums = [
-                rows[start : start + _SUMMED].sum(axis=0) for start in range(0, max(len(rows), 1), _SUMMED)
-            ]
-            return torch.from_numpy(np.sum(sums, axis=0) / np.float32(max(len(rows), 1)))
-    total = torch.zeros(tokens.shape[1])
-    for block in small_blocks(tokens):
-        total += block.sum(dim=0, dtype=torch.float32)
-    return total / max(len(tokens), 1)
+def _without(keys: Sequence[bytes], *others: set[bytes]) -> list[bytes]:
+    known = set[bytes]().union(*others)
+    return [key for key in keys if key not in known]
