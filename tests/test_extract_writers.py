@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from featcache.cache import TokenCache
-from featcache.cache.verify import verify_cache
+from featcache.cache.verify import repair_cache, verify_cache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
 from featcache.extraction.extract import extract
@@ -228,3 +228,16 @@ def test_a_launchers_variable_that_is_missing_is_named(monkeypatch: pytest.Monke
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(InputError, match="the launcher's variable RANK is None, not a number"):
         share_of(None)
+
+
+def test_a_shard_that_a_repair_took_out_is_written_again_with_its_bytes(
+    manifest: Path, tmp_path: Path
+) -> None:
+    path, settings = tmp_path / "c.zarr", SETTINGS | {"store_dtype": "int8"}
+    extract(manifest, out=path, **settings)
+    before = files(path)
+    (path / "tokens/0/c.2.0.0").write_bytes(b"damaged")
+    assert repair_cache(path, verify_cache(path)) == [2]
+    done = [extract(manifest, out=path, writer=f"{rank}/2", **settings) for rank in (1, 0)]
+    assert [own.encoded for own in done] == [0, 3]
+    assert files(path) == before
