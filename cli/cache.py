@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featcache.heads.probing.audit import Audit
 
 PATH = click.Path(path_type=Path)
+_SHOWN = 5  # outlier channels
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
 
 
@@ -69,9 +70,9 @@ def info(path: Path, as_json: bool) -> None:
     \b
     featcache cache info caches/mae.zarr
     """  # fmt: skip
-    from featcache.cache.survey import describe
+    from featcache.cache.survey import describe, describe_channels
 
-    record = describe(path)
+    record = describe(path) | {"channels": describe_channels(path)}
     if as_json:
         click.echo(json.dumps(record))
         return
@@ -83,6 +84,8 @@ def info(path: Path, as_json: bool) -> None:
     click.echo("arrays:")
     for name, array in record["arrays"].items():
         click.echo(f"  {name:12} {array['dtype']:8} {tuple(array['shape'])}")
+    for layer, channels in record["channels"].items():
+        click.echo(f"layer {layer}: {_channels(channels)}")
     if record["parent"]:
         click.echo("converted from:")
         _tree(record["parent"])
@@ -111,7 +114,7 @@ def verify(path: Path, repair: bool, as_json: bool) -> None:
     from featcache.cache.verify import check_cache, repair_cache
 
     check = check_cache(path, progress=True)
-    damaged = [damage for damage in check.damages if not damage.unreadable]
+    damaged = [damage for damage in check.damages if not (damage.unreadable or damage.lasting)]
     removed = repair_cache(path, damaged) if repair and damaged else []
     if as_json:
         click.echo(json.dumps({**asdict(check), "removed": removed}))
@@ -227,8 +230,8 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Say what storing the cache at PATH more coarsely would cost: the same heads trained on both.
 
-    PATH is a cache at full precision (float32, or float16). The interval (95 %) is over test clips
-    drawn with replacement.
+    PATH is a cache at full precision (float32, or float16). The error is relative to all tokens' length, and
+    per channel to its standard deviation. The interval (95 %) is over test clips drawn with replacement.
 
     \b
     featcache cache audit caches/mae.zarr --manifest clips.csv --dtype int8 --dtype int4
@@ -247,14 +250,31 @@ def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **o
     keys = [opened.keys[row].tobytes() for _, row in joined]
     (question, *_) = questions(clips, joined, name=clips.path.stem, say=say, keys=keys)
     if not as_json:
-        click.echo("| head | dtype | bytes a token | error | metric | full | stored | difference (95 %) |")
-        click.echo("|---|---|---|---|---|---|---|---|")
+        click.echo(
+            "| head | dtype | bytes a token | error | error per channel: median, worst | metric | full "
+            "| stored | difference (95 %) |"
+        )
+        click.echo("|---|---|---|---|---|---|---|---|---|")
     for row in audit_cache(opened, question, options.pop("dtypes"), heads=heads or tuple(AUDITED), **options):
         click.echo(json.dumps(asdict(row)) if as_json else _audit_row(row))
 
 
+def _channels(channels: dict[str, Any]) -> str:
+    loud = channels["outliers"]
+    if not loud:
+        return "no outlier channels (largest magnitude over 4 times the median channel's)"
+    shown = [f"{own['channel']} ({own['largest']:.3g})" for own in loud[:_SHOWN]] + (
+        ["…"] if loud[_SHOWN:] else []
+    )
+    return (
+        f"{len(loud)} outlier channels (largest magnitude over 4 times the median channel's, "
+        f"{channels['median']:.3g}): {', '.join(shown)}"
+    )
+
+
 def _audit_row(row: "Audit") -> str:
-    cells = [row.head, row.dtype, f"{row.bytes_per_token:g}", f"{row.error:.1e}", row.metric]
+    cells = [row.head, row.dtype, f"{row.bytes_per_token:g}", f"{row.error:.1e}"]
+    cells += [f"{row.channel_error:.1e}, {row.worst_channel_error:.1e}", row.metric]
     cells += [f"{row.full:.4f}", f"{row.stored:.4f}"]
     cells += [f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})"]
     return f"| {' | '.join(cells)} |"
@@ -274,13 +294,16 @@ def _verdict(path: Path, check: "Check", repair: bool, removed: list[int]) -> It
             f"nothing is taken out of {unreadable} files that cannot be read or hold labels of their own; "
             "see to the disk or its rights, or run the extract command again, and verify again"
         )
+    lasting = sum(damage.lasting for damage in check.damages)
+    if lasting:
+        yield f"{lasting} files that every shard needs are damaged; copy the cache again, or remove it"
     if not check.damages:
         rest = "" if check.writer else ", and the metadata and records can be read and agree"
         yield (
             f"{path}: {check.shards} shards, {check.files} files, {check.num_bytes / 1e9:.3f} GB: "
             f"every length and checksum is the ledger's{rest}"
         )
-    elif unreadable == len(check.damages):
+    elif unreadable + lasting == len(check.damages):
         return
     elif not repair:
         yield f"run 'featcache cache verify {path} --repair', then the extract command again"

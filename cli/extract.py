@@ -9,7 +9,7 @@ from featcache.cli.options import encoder_options
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
-    from featcache.extraction.fill import Extraction
+    from featcache.extraction.result import Extraction
 
 SHOWN_FAILURES = 3
 
@@ -88,6 +88,11 @@ SHOWN_FAILURES = 3
 @click.option(
     "--rehash", is_flag=True, help="Read every file to see which audio it holds; forget what is remembered."
 )
+@click.option(
+    "--writer",
+    metavar="r/N",
+    help="Write every N-th shard, beside other processes (r from 0); slurm: as its task says.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def extract(
     manifest: Path,
@@ -108,6 +113,7 @@ def extract(
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
+    torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
     """  # fmt: skip
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
@@ -159,6 +165,15 @@ def _report(done: "Extraction") -> None:
             f"(median; at most {done.cut_largest:.2f} s): only their beginning was encoded "
             "(--window splits them, --clip-seconds changes the length)"
         )
+    if done.lost:
+        shards = ", ".join(map(str, done.lost))
+        click.echo(
+            f"another writer finished shard{'s' if len(done.lost) > 1 else ''} {shards} meanwhile: its "
+            "tokens stay, and those made here were dropped; do two writers have the same number?",
+            err=True,
+        )
+    if not done.complete:
+        click.echo(f"writer {done.writer} is done; other writers' shards are not finished yet")
     for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
         click.echo(f"failed: {name}: {reason}", err=True)
     if done.failed:

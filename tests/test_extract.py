@@ -25,11 +25,13 @@ SETTINGS: dict[str, Any] = {
 
 
 def arrays(cache: Path) -> dict[str, bytes]:
-    """Every file of the arrays and the ids; not the records of runs."""
+    """Every file of the arrays, the ids and the ledger; not the records of runs and how they were planned."""
     return {
         str(file.relative_to(cache)): file.read_bytes()
         for file in sorted(cache.rglob("*"))
-        if file.is_file() and file.name not in ("runs.jsonl", "failed.jsonl", "lock")
+        if file.is_file()
+        and file.parent.name != "plan"
+        and file.name not in ("runs.jsonl", "failed.jsonl", "lock")
     }
 
 

@@ -1,7 +1,7 @@
 """The token cache: written once, mapped at memory speed, checked, converted and reused.
 
 - ``format``: what lies on disk: layout, metadata, ledger, shard index, number formats, durable files
-- ``write``: the one writer, from clips to whole shards, and what a crash leaves
+- ``write``: the writer, from clips to whole shards, and what a crash leaves
 - ``read``: ``TokenCache``, ways of reading, torch datasets, and joining a manifest
 - ``convert``: a cache derived from another without the encoder
 - ``verify``: damaged shards found and taken out

@@ -50,6 +50,8 @@ def convert_cache(
         raise InputError(f"cannot convert {source} into itself; name another path")
     layout = _layout(parent, dtype, layers, codec, shard_clips)
     with CacheWriter.create_or_open(target, layout) as writer:
+        if parent.dtype == layout.dtype:
+            writer.check_scales(parent)
         writer.annotate(parent=_provenance(parent), clips_expected=len(parent))
         rows = [row for row, key in enumerate(parent.keys) if key.tobytes() not in writer.done_keys]
         with tqdm(total=len(rows), unit="clip", desc="convert", disable=None if progress else True) as bar:
@@ -80,6 +82,7 @@ def _layout(
         layers=tuple(sorted(layers)) if layers else parent.layers,
         codec=codec,
         shard_clips=shard_clips,
+        channels=True,
     )
 
 

@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from featcache.cache.format.durable import PARTIAL, writing
+from featcache.cache.format.durable import partials, writing
 from featcache.cache.format.layout import CacheLayout
-from featcache.cache.format.ledger import LEDGER
+from featcache.cache.format.ledger import LEDGER, OLD_LEDGER
 from featcache.cache.format.metadata import read_attributes
 from featcache.cache.write.folders import folders
 from featcache.cache.write.lock import LOCK, WriterLock
+from featcache.cache.write.plan import PLAN
 from featcache.errors import CacheError, InputError
 from featcache.files import reason
 from featcache.records import CLIPS, FAILED, RUNS, WINDOWS
@@ -66,19 +67,30 @@ def remove_cache(path: Path) -> list[str]:
 
 def _files(path: Path, layout: CacheLayout) -> Iterator[Path]:
     """The cache's files, the ledger first: a cache that is half removed has no finished shard."""
-    for name in (LEDGER, RUNS, FAILED, WINDOWS, CLIPS):
+    patterns = {
+        spec.name: rf"zarr\.json|c{'' if spec.per == 'cache' else r'[.][0-9]+'}(\.0){{{len(spec.row_shape)}}}"
+        for spec in layout.all_arrays()
+    }
+    patterns |= {"ids": r"\d+\.json", PLAN: r"\d+"}
+    patterns[LEDGER] = r"[0-9a-f]{8}\.jsonl|\d+\.(json|commit)"
+    yield from _own_files(path, LEDGER, patterns[LEDGER])
+    for name in (OLD_LEDGER, RUNS, FAILED, WINDOWS, CLIPS):
         yield path / name
-    for name in (LEDGER, RUNS, FAILED, WINDOWS, CLIPS, _DOCUMENT):
-        yield path / f"{name}{PARTIAL}"
-    patterns = {spec.name: rf"zarr\.json|c\.\d+(\.0){{{len(spec.row_shape)}}}" for spec in layout.arrays()}
-    patterns["ids"] = r"\d+\.json"
+    for partial, name in partials(path):
+        if name in (OLD_LEDGER, RUNS, FAILED, WINDOWS, CLIPS, _DOCUMENT):
+            yield partial
     for name in folders(layout):
-        if not _reached_without_links(path, name):
-            continue
-        own = re.compile(patterns.get(name, r"zarr\.json"))
-        for entry in os.scandir(path / name):
-            if own.fullmatch(entry.name.removesuffix(PARTIAL)) and not entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
+        yield from _own_files(path, name, patterns.get(name, r"zarr\.json"))
+
+
+def _own_files(path: Path, name: str, pattern: str) -> Iterator[Path]:
+    if not _reached_without_links(path, name):
+        return
+    own = re.compile(pattern)
+    left = {partial.name: meant for partial, meant in partials(path / name)}
+    for entry in os.scandir(path / name):
+        if own.fullmatch(left.get(entry.name, entry.name)) and not entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
 
 
 def _reached_without_links(path: Path, name: str) -> bool:

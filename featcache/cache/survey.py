@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from featcache.cache.format.channels import merge, outliers
 from featcache.cache.format.layout import CacheLayout
-from featcache.cache.format.ledger import LEDGER, read_ledger
-from featcache.cache.format.metadata import ForeignError, read_attributes
+from featcache.cache.format.ledger import LEDGER, OLD_LEDGER, Finished, read_ledger
+from featcache.cache.format.metadata import ForeignError, documents, read_attributes
+from featcache.cache.read.columns import read_statistics
 from featcache.cache.write.recovery import shard_row_count
 from featcache.errors import FeatcacheError, InputError, MissingError
 from featcache.files import reason
@@ -52,7 +56,7 @@ def survey(directory: Path) -> list[dict[str, Any]]:
 def _meant_as_cache(path: Path, error: FeatcacheError) -> bool:
     """Whether what cannot be read is a cache, and not something else that lives here."""
     if isinstance(error, MissingError):
-        return os.path.lexists(path / LEDGER)
+        return any(os.path.lexists(path / name) for name in (LEDGER, OLD_LEDGER))
     return not isinstance(error, ForeignError)
 
 
@@ -77,10 +81,36 @@ def describe(path: Path) -> dict[str, Any]:
         "bytes": size,
         "parent": parent if isinstance(parent, dict) else None,
         "arrays": {
-            spec.name: {"dtype": spec.zarr, "shape": [rows, *spec.row_shape]} for spec in layout.arrays()
+            name: {"dtype": array["data_type"], "shape": array["shape"]}
+            for name, array in documents(layout, {}, rows).items()
+            if array["node_type"] == "array"
         },
         "failed": failed_clips(path),
     }
+
+
+def describe_channels(path: Path) -> dict[str, dict[str, Any]]:
+    """By layer, the channels that are much larger than others, largest first; empty for format 1.
+
+    Each has its number, mean, sd and largest magnitude; ``median`` is the median channel's largest magnitude.
+    """
+    layout = CacheLayout.from_attributes(read_attributes(path), path)
+    finished = Finished(path, layout.shard_rows)
+    if not layout.channels or not sum(finished.counts.values()):
+        return {}
+    found = {}
+    for layer in layout.layers:
+        table = merge(read_statistics(path, layout.statistics(layer), finished), layout.dim)
+        loud = sorted(outliers(table[3]).tolist(), key=lambda channel: -table[3][channel])
+        names = ("mean", "sd", "largest")
+        found[str(layer)] = {
+            "median": float(np.median(table[3])),
+            "outliers": [
+                {"channel": channel, **dict(zip(names, table[1:, channel].tolist(), strict=True))}
+                for channel in loud
+            ],
+        }
+    return found
 
 
 def identity(path: Path) -> dict[str, Any]:

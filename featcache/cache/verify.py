@@ -1,8 +1,9 @@
 """Finding damaged shards, and taking them out so that extraction writes them again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import LEDGER, Entry, ledger_lines, parse, rewrite_ledger
 from featcache.cache.format.metadata import documents, read_attributes, write_metadata
 from featcache.cache.format.shard_index import decode_ids, ids_file
+from featcache.cache.read.columns import read_scale
 from featcache.cache.write.folders import check_folders
 from featcache.cache.write.lock import WriterLock, writer_of
+from featcache.cache.write.plan import PLAN, read_part
 from featcache.cache.write.recovery import shard_row_count
 from featcache.errors import CacheError
 from featcache.files import read_bytes, read_json, reason
@@ -31,6 +34,7 @@ class Damage:
     reason: str
     # The disk or its rights refused, or it holds labels, of which no other copy is here: never removed.
     unreadable: bool = False
+    lasting: bool = False  # nothing can be taken out or written again to mend it
 
 
 @dataclass(kw_only=True)
@@ -76,6 +80,7 @@ def check_cache(path: Path, *, progress: bool = False) -> Check:
         for entry in entries.values():
             damages += _check_shard(path, layout, entry)
             bar.update(sum(sizes[entry.shard]))
+    damages += _check_other_files(path, layout, bool(entries))
     others = [*_check_metadata(path, layout, entries), *_check_records(path)]
     if others:  # a writer that came, or came and went, meanwhile changed them
         check.writer = writer or writer_of(path)
@@ -97,6 +102,7 @@ def repair_cache(path: Path, damages: Iterable[Damage]) -> list[int]:
     """
     attributes = read_attributes(path) | {"complete": False}
     layout = CacheLayout.from_attributes(attributes, path)
+    attributes |= layout.attributes()
     damages = [damage for damage in damages if not damage.unreadable]
     bad = sorted({damage.shard for damage in damages if damage.shard is not None})
     check_folders(path, layout)
@@ -109,7 +115,7 @@ def repair_cache(path: Path, damages: Iterable[Damage]) -> list[int]:
             # The ledger first: a crash in between leaves files that nobody counts.
             rewrite_ledger(path, kept.values())
             for shard in bad:
-                for name in _shard_files(layout, shard):
+                for name in layout.shard_files(shard):
                     (path / name).unlink(missing_ok=True)
             counts = {shard: entry.clips for shard, entry in kept.items()}
             rows = shard_row_count(counts, layout.shard_rows)
@@ -126,25 +132,23 @@ def _read_ledger(path: Path) -> tuple[dict[int, Entry], list[Damage]]:
     """The entries that can be read, and the lines that cannot."""
     entries: dict[int, Entry] = {}
     damages: list[Damage] = []
-    for line in ledger_lines(path):
+    for name, line in ledger_lines(path):
         entry = parse(line)
-        if entry is not None:
-            if entry.shard in entries:
-                damages.append(Damage(shard=entry.shard, file=LEDGER, reason="is listed twice"))
-            entries[entry.shard] = entry
-        elif not line.torn:  # else cut short by a crash: the next writer drops it
-            damages.append(Damage(shard=None, file=LEDGER, reason=f"line {line.number} cannot be read"))
+        if entry is None:
+            damage = Damage(shard=None, file=name, reason=f"line {line.number} cannot be read")
+            if not line.torn and damage not in damages:  # torn by a crash: the next writer drops it
+                damages.append(damage)
+        elif entries.setdefault(entry.shard, entry) != entry:
+            damages.append(Damage(shard=entry.shard, file=name, reason="is listed twice, differently"))
     return entries, damages
 
 
-def _shard_files(layout: CacheLayout, shard: int) -> list[str]:
-    return [*(spec.chunk_file(shard) for spec in layout.arrays()), ids_file(shard)]
-
-
 def _check_shard(path: Path, layout: CacheLayout, entry: Entry) -> Iterator[Damage]:
-    expected = _shard_files(layout, entry.shard)
+    expected = layout.shard_files(entry.shard) if entry.clips else []
     if sorted(expected) != sorted(entry.files):
         yield Damage(shard=entry.shard, file=LEDGER, reason="lists other files than the layout has")
+        return
+    if not expected:
         return
     for name in expected:
         found = _check_file(path, entry, name)
@@ -172,6 +176,23 @@ def _check_file(path: Path, entry: Entry, name: str) -> Damage | None:
     else:
         return None
     return Damage(shard=entry.shard, file=name, reason=why)
+
+
+def _check_other_files(path: Path, layout: CacheLayout, has_shards: bool) -> Iterator[Damage]:
+    """The files that carry their checksum themselves."""
+    files: list[tuple[Path, Callable[[], object]]] = []
+    if layout.scales_channels and has_shards:
+        specs = [layout.channel_scale(layer) for layer in layout.layers]
+        files += [(path / spec.only_file, partial(read_scale, path, spec)) for spec in specs]
+    if (path / PLAN).is_dir():
+        parts = [file for file in (path / PLAN).iterdir() if file.name.isdecimal()]
+        files += [(file, partial(read_part, file)) for file in sorted(parts)]
+    for file, read in files:
+        try:
+            read()
+        except CacheError as error:
+            why = str(error).removeprefix(f"{file} ").partition(";")[0]
+            yield Damage(shard=None, file=str(file.relative_to(path)), reason=why, lasting=True)
 
 
 def _check_metadata(path: Path, layout: CacheLayout, entries: dict[int, Entry]) -> Iterator[Damage]:

@@ -2,6 +2,8 @@
 
 - ``extract``: the entry: what is run, into which cache
 - ``fill``: which clips are present, copied from another cache, or encoded
+- ``share``: which shards are this process's, where several fill one cache
+- ``result``: what a run did
 - ``runner``: the encoder on its device, batch after batch
 - ``canaries``: stored clips encoded again, before a cache is trusted or grown
 """

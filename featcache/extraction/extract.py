@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
-from featcache.extraction.fill import Extraction, Filler
+from featcache.extraction.fill import Filler
+from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
+from featcache.extraction.share import share_of
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
@@ -68,6 +71,7 @@ def extract(
     path_column: str | None = None,
     label_column: str | None = None,
     rehash: bool = False,
+    writer: str | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode the clips of ``manifest`` that ``out`` does not hold yet and store their tokens.
@@ -89,6 +93,8 @@ def extract(
         accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
         path_column: of a CSV file, where it is not called path
         label_column: of a CSV file, where it is not called labels
+        writer: "r/N" writes every N-th shard alone, beside others that write the rest into the same ``out``;
+            "slurm" takes r and N from a task of SLURM's; under torchrun each rank takes its share by itself
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
@@ -104,6 +110,7 @@ def extract(
             "window_seconds": window_seconds, "hop_seconds": hop_seconds,
         },
     )  # fmt: skip
+    share = share_of(writer)
     check_target(Path(out))
     writable(Path(out))
     if hop_seconds is not None and window_seconds is None:
@@ -123,25 +130,30 @@ def extract(
             options=("skip_failed",),
         )
     model, name = _build(encoder, weights, clip_seconds, encoder_options)
-    runner = Runner(
-        model, device=choose_device(device), dtype=dtype, layers=parse_layers(layers, model.depth)
-    )
+    place = choose_device(share.device if device == "auto" else device)
+    runner = Runner(model, device=place, dtype=dtype, layers=parse_layers(layers, model.depth))
     clips = manifest
     if window_seconds is not None:
         clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
-    result = Extraction(cache=Path(out), manifest=manifest.path, clips=len(clips))
+    result = Extraction(
+        cache=Path(out), manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}"
+    )
     layout = _layout(runner, name, store_dtype, codec, shard_clips)
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
-    with limited(threads), CacheWriter.create_or_open(result.cache, layout) as writer:
+    with (
+        limited(threads),
+        CacheWriter.create_or_open(result.cache, layout, alone=share.count == 1) as store,
+    ):
         if window_seconds is not None or manifest.own_columns:
             # What probe reads by default: the file it was made from does not say it all.
             result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
             with writing(result.cache):
                 write_manifest(result.manifest, clips.clips)
-        with writing(result.cache):
-            add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+        if share.rank == 0:  # several do not append to one file
+            with writing(result.cache):
+                add_run(result.cache, _run_record(result.manifest, runner, batch_size))
         filler = Filler(
-            writer, runner, result, batch_size=batch_size, workers=workers,
+            store, runner, result, batch_size=batch_size, workers=workers, share=share,
             accept_truncated=accept_truncated, progress=progress,
         )  # fmt: skip
         others = [reuse] if isinstance(reuse, str | Path) else reuse
@@ -149,9 +161,19 @@ def extract(
         filler.fill(
             clips.clips, keys, [TokenCache.open(other, checked=True) for other in others], split=split
         )
-    result.num_bytes = sum(file.stat().st_size for file in result.cache.rglob("*") if file.is_file())
+        result.lost = store.lost
+        store.close(complete=result.complete or share.count == 1)
+    result.num_bytes = _bytes_on_disk(result.cache)
     result.seconds = time.perf_counter() - began
     return result
+
+
+def _bytes_on_disk(cache: Path) -> int:
+    total = 0
+    for file in cache.rglob("*"):
+        with suppress(FileNotFoundError):  # another writer's temporary file may just have got its name
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:

@@ -1,46 +1,30 @@
 """Fill an open cache with the clips it lacks: present, copied from another cache, or encoded."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from statistics import median
 from typing import NamedTuple
 
+from torch import Tensor
 from tqdm import tqdm
 
 from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter, TokenCache
+from featcache.cache.format.layout import KEY_BYTES
 from featcache.devices import cores
 from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, Interrupted
 from featcache.extraction.canaries import check_canaries
+from featcache.extraction.result import Extraction
 from featcache.extraction.runner import Batcher, ClipTokens, Runner
+from featcache.extraction.share import Share
 from featcache.manifest import Clip
 from featcache.records import record_failed
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
 CUT_SLACK = 0.01  # of the clip length
-
-
-@dataclass(kw_only=True)
-class Extraction:
-    """What one run did."""
-
-    cache: Path
-    manifest: Path
-    clips: int  # in the manifest, windows counted
-    encoded: int = 0
-    reused: int = 0  # copied from other caches
-    present: int = 0  # already in this cache, or the same audio twice in the manifest
-    canaries: int = 0  # stored clips that were encoded again and found the same
-    failed: dict[str, str] = field(default_factory=dict)  # clip id -> reason
-    # Clips longer than the encoder takes by more than a hundredth: only their beginning was encoded.
-    cut: int = 0
-    cut_median: float = 0.0  # [s] by which they are longer
-    cut_largest: float = 0.0  # [s]
-    num_bytes: int = 0  # of the cache on disk
-    seconds: float = 0.0
 
 
 class _Item(NamedTuple):
@@ -59,9 +43,11 @@ class Filler:
         *,
         batch_size: int,
         workers: int | None,
+        share: Share,
         accept_truncated: bool = False,
         progress: bool = False,
     ) -> None:
+        self._share = share
         self._writer, self._runner, self._result = writer, runner, result
         self._batch_size = batch_size
         self._workers = workers or min(8, cores())
@@ -87,18 +73,23 @@ class Filler:
         Raises:
             Interrupted: Ctrl-C; the unfinished shard is dropped, what is finished stays.
         """
-        pending: dict[bytes | str, Clip] = {}  # unreadable files under their id: decoding says why
+        self._result.complete = False
+        self._clips: dict[bytes, Clip] = {}
         for clip, key in zip(clips, keys, strict=True):
-            pending.setdefault(clip.id if key is None else key, clip)
-        unread = sum(isinstance(key, str) for key in pending)
+            self._clips.setdefault(_unreadable_key(clip) if key is None else key, clip)
+        self._unread = {_unreadable_key(clip) for clip, key in zip(clips, keys, strict=True) if key is None}
+        pending = dict(self._clips)
         self._waiting.update(clip.id for clip in pending.values())
-        known = self._writer.done_keys.union(key for key in pending if isinstance(key, bytes))
-        self._writer.annotate(clips_expected=len(known) + unread)
+        expected = len(self._writer.done_keys.union(self._clips))
+        self._writer.annotate(clips_expected=expected)
         try:
             self._skip_present(pending, len(clips))
-            for other in reuse:
-                self._copy_from(other, pending)
-            self._encode(pending)
+            self._find_copies(reuse, pending)
+            self._take_sample(pending)
+            self._write(self._mine(pending), pending)
+            self._writer.refresh()
+            unfinished = self._writer.plan(())
+            self._result.complete = not any(key in pending for own in unfinished.values() for key in own)
         except KeyboardInterrupt:
             self._writer.abort()
             raise Interrupted(
@@ -107,9 +98,51 @@ class Filler:
             ) from None
         finally:
             self._count_cut()
-            # What an interrupted run did not come to keeps its entry.
-            tried = {*split, *(clip.id for clip in clips)} - self._waiting
-            record_failed(self._result.cache, tried, self._result.failed)
+            self._list_failed({*split, *(clip.id for clip in clips)})
+
+    def _list_failed(self, ids: set[str]) -> None:
+        """List the clips that could not be decoded; of several writers the last one does."""
+        noted, tried = self._writer.failed, dict(self._result.failed)
+        self._result.failed.clear()
+        for key, clip in self._clips.items():
+            if key not in self._writer.done_keys and (clip.id in tried or key.hex() in noted):
+                reason = tried.get(clip.id) or noted[key.hex()]["reason"]
+                self._result.failed[clip.id] = reason
+                self._waiting.discard(clip.id)
+        if self._share.count == 1:  # what an interrupted run did not come to keeps its entry
+            record_failed(self._result.cache, ids - self._waiting, self._result.failed)
+        elif self._result.complete:
+            record_failed(self._result.cache, ids, self._result.failed)
+
+    def _mine(self, pending: Mapping[bytes, Clip]) -> dict[int, list[bytes]]:
+        """The unfinished shards that are this writer's, with the keys of their clips."""
+        unfinished = self._writer.plan(pending)
+        if not any(key in pending for own in unfinished.values() for key in own):
+            # All is done, but for clips that failed: they may have been mended, or be taken as they are now.
+            unfinished = self._writer.plan(pending, again=self._decodable(pending))
+        return {
+            shard: own
+            for shard, own in unfinished.items()
+            if shard % self._share.count == self._share.rank and any(key in pending for key in own)
+        }
+
+    def _decodable(self, pending: Mapping[bytes, Clip]) -> list[bytes]:
+        return [
+            key
+            for key, (_, sound) in zip(pending, self._decoded(pending.values()), strict=True)
+            if not isinstance(_long_enough(sound, self._runner.encoder), AudioError)
+            and key not in self._unread
+        ]
+
+    def _decoded(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Decoded | AudioError]]:
+        return decode_ahead(
+            list(clips),
+            sample_rate=self._runner.encoder.sample_rate,
+            max_seconds=decode_seconds(self._runner.encoder),
+            workers=self._workers,
+            ahead=2 * self._batch_size,
+            accept_truncated=self._accept_truncated,
+        )
 
     def _count_cut(self) -> None:
         slack = CUT_SLACK * self._runner.encoder.clip_seconds
@@ -118,64 +151,104 @@ class Filler:
             self._result.cut = len(cut)
             self._result.cut_median, self._result.cut_largest = median(cut), max(cut)
 
-    def _skip_present(self, pending: dict[bytes | str, Clip], num_clips: int) -> None:
+    def _skip_present(self, pending: dict[bytes, Clip], num_clips: int) -> None:
         done = self._writer.done_keys
-        present = {key: pending.pop(key) for key in list(pending) if isinstance(key, bytes) and key in done}
+        present = {key: pending.pop(key) for key in list(pending) if key in done}
         self._result.present = num_clips - len(pending)
         self._waiting.difference_update(clip.id for clip in present.values())
         if present:
             self._result.canaries = check_canaries(TokenCache.open(self._result.cache), present, self._runner)
 
-    def _copy_from(self, other: TokenCache, pending: dict[bytes | str, Clip]) -> None:
-        """Copy what another cache holds; the same canaries guard it."""
-        self._writer.check_same(other)
-        keys = [key for key in pending if isinstance(key, bytes)]
-        rows = {key: row for key, row in zip(keys, other.rows_of(keys), strict=True) if row is not None}
-        self._result.canaries += check_canaries(other, {key: pending[key] for key in rows}, self._runner)
-        for key, row in rows.items():
-            clip = pending.pop(key)
-            self._writer.add_stored(clip.id, key, other, row)
-            self._waiting.discard(clip.id)
+    def _find_copies(self, others: Sequence[TokenCache], pending: Mapping[bytes, Clip]) -> None:
+        """Where other caches hold what is wanted; the same canaries guard them."""
+        self._copies: dict[bytes, tuple[TokenCache, int]] = {}
+        for other in others:
+            self._writer.check_same(other)
+            keys = [key for key in pending if key not in self._copies]
+            rows = {key: row for key, row in zip(keys, other.rows_of(keys), strict=True) if row is not None}
+            wanted = {key: pending[key] for key in rows}
+            self._result.canaries += check_canaries(other, wanted, self._runner)
+            self._copies |= {key: (other, row) for key, row in rows.items()}
+
+    def _take_sample(self, pending: Mapping[bytes, Clip]) -> None:
+        """Encode the first few clips for the scales of channels, where the cache needs some and has none.
+
+        Every writer takes the same clips, whichever shards are its own.
+        """
+        sounds: list[Tensor] = []
+        decoded = self._decoded(pending.values()) if self._writer.needs_sample else iter(())
+        for _, found in decoded:
+            sound = _long_enough(found, self._runner.encoder)
+            if not isinstance(sound, AudioError):
+                sounds.append(sound.waveform)
+            if len(sounds) == self._writer.needs_sample:
+                break
+        if sounds:
+            sample = self._runner.tokens_of(sounds)
+            layers = self._runner.layers
+            self._writer.take_sample(
+                {layer: [clip.tokens[layer][: clip.valid] for clip in sample] for layer in layers}
+            )
+
+    def _write(self, shards: Mapping[int, Sequence[bytes]], pending: Mapping[bytes, Clip]) -> None:
+        """Write whole shards, each with the clips that are wanted and can be decoded."""
+        own = {shard: [key for key in keys if key in pending] for shard, keys in shards.items()}
+        new = {shard: [key for key in keys if key not in self._copies] for shard, keys in own.items()}
+        decoded = self._decoded(pending[key] for keys in new.values() for key in keys)
+        batcher = Batcher(self._runner, self._batch_size, self._store)
+        with tqdm(
+            total=sum(map(len, own.values())), unit="clip", desc="extract",
+            disable=None if self._progress else True,
+        ) as bar:  # fmt: skip
+            for shard, keys in own.items():
+                sounds = islice(decoded, len(new[shard]))
+                if self._writer.is_finished(shard):
+                    self._result.present += len(keys)
+                    self._waiting.difference_update(pending[key].id for key in keys)
+                    bar.update(len(keys) + 0 * len(list(sounds)))
+                    continue
+                self._writer.begin_shard(shard)
+                self._copy([key for key in keys if key in self._copies], pending)
+                bar.update(len(keys) - len(new[shard]))
+                failed = {}
+                for key, (clip, sound) in zip(new[shard], sounds, strict=True):
+                    bar.update()
+                    if reason := self._push(batcher, key, clip, sound):
+                        failed[key.hex()] = {"id": clip.id, "reason": reason}
+                # No batch reaches over the end of a shard: whoever writes it, and whenever, makes the same
+                # batches, and so the same bytes.
+                batcher.flush()
+                self._writer.end_shard(failed)
+
+    def _copy(self, keys: Iterable[bytes], pending: Mapping[bytes, Clip]) -> None:
+        for key in keys:
+            self._writer.add_stored(pending[key].id, key, *self._copies[key])
+            self._waiting.discard(pending[key].id)
             self._result.reused += 1
 
-    def _encode(self, pending: Mapping[bytes | str, Clip]) -> None:
-        encoder, writer, result = self._runner.encoder, self._writer, self._result
-        batcher = Batcher(self._runner, self._batch_size, self._store)
-        keys = {clip.id: key for key, clip in pending.items()}
-        decoded = decode_ahead(
-            list(pending.values()),
-            sample_rate=encoder.sample_rate,
-            max_seconds=decode_seconds(encoder),
-            workers=self._workers,
-            ahead=2 * self._batch_size,
-            accept_truncated=self._accept_truncated,
-        )
-        room = writer.room
-        with tqdm(
-            total=len(pending), unit="clip", desc="extract", disable=None if self._progress else True
-        ) as bar:
-            for clip, sound in decoded:
-                bar.update()
-                self._waiting.discard(clip.id)
-                key = keys[clip.id]
-                sound = _long_enough(sound, encoder)
-                if isinstance(sound, AudioError) or isinstance(key, str):
-                    result.failed[clip.id] = str(sound)
-                    continue
-                decoded_seconds = len(sound.waveform) / encoder.sample_rate
-                self._cut.append(sound.cut_seconds + max(0.0, decoded_seconds - encoder.clip_seconds))
-                batcher.push(_Item(clip.id, key), sound.waveform)
-                room -= 1
-                if room == 0:
-                    # No batch reaches over the end of a shard: a run that starts at any shard
-                    # makes the same batches, and so the same bytes, as one that did not stop.
-                    batcher.flush()
-                    room = writer.room
-            batcher.flush()
+    def _push(
+        self, batcher: Batcher[_Item], key: bytes, clip: Clip, sound: Decoded | AudioError
+    ) -> str | None:
+        """Have a clip encoded; the reason where that cannot be."""
+        self._waiting.discard(clip.id)
+        sound = _long_enough(sound, self._runner.encoder)
+        if isinstance(sound, AudioError) or key in self._unread:
+            self._result.failed[clip.id] = str(sound)
+            return str(sound)
+        encoder = self._runner.encoder
+        decoded_seconds = len(sound.waveform) / encoder.sample_rate
+        self._cut.append(sound.cut_seconds + max(0.0, decoded_seconds - encoder.clip_seconds))
+        batcher.push(_Item(clip.id, key), sound.waveform)
+        return None
 
     def _store(self, item: _Item, encoded: ClipTokens) -> None:
         self._writer.add(item.id, item.key, encoded.tokens, encoded.cls, encoded.valid)
         self._result.encoded += 1
+
+
+def _unreadable_key(clip: Clip) -> bytes:
+    """What stands for the content of a file that cannot be read."""
+    return hashlib.blake2b(f"unreadable {clip.id}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def _long_enough(sound: Decoded | AudioError, encoder: Encoder) -> Decoded | AudioError:

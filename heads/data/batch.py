@@ -46,6 +46,7 @@ class Batch:
     padded: bool  # some are not
     dtype: str  # of the store
     scratch: Scratch | None = None
+    channels: dict[int, Tensor] = field(default_factory=dict)  # layer -> (D,) scales, where not all are one
     _floats: dict[int, Tensor] = field(default_factory=dict)  # converted tokens, by layer
     _stacked: tuple[Tensor, Tensor | None, Tensor | None] | None = None  # of all layers
 
@@ -63,8 +64,8 @@ class Batch:
         """The (tokens, cls, valid) of a head that ``reads`` this.
 
         Args:
-            stored: give tokens as they are stored where a number is a number (not packed int4), for
-                heads that do not see the length of a token
+            stored: give tokens as they are stored where that is their direction (not packed int4, and no
+                channel has a scale of its own), for heads that do not see the length of a token
         """
         if reads == "layers":
             if self._stacked is None:
@@ -74,7 +75,7 @@ class Batch:
         vector = next((self.parts[name, layer] for name in ("cls", "mean") if name in needs), None)
         if "tokens" not in needs:
             return None, vector, None
-        as_stored = stored and self.dtype != "int4"
+        as_stored = stored and self.dtype != "int4" and layer not in self.channels
         tokens = self.parts["tokens", layer] if as_stored else self.tokens(layer)
         return tokens, vector, self.valid
 
@@ -91,7 +92,7 @@ class Batch:
         """Tokens (B, N, D) as floats; converted once, however many heads read them."""
         if layer not in self._floats:
             stored = self.parts["tokens", layer]
-            floats = dequantize(stored, self.scales.get(layer), self.dtype)
+            floats = dequantize(stored, self.scales.get(layer), self.dtype, self.channels.get(layer))
             # CPU arithmetic on half floats is slow: one conversion here instead of one per head.
             self._floats[layer] = self._widened(floats, layer) if floats.device.type == "cpu" else floats
         return self._floats[layer]
@@ -136,6 +137,7 @@ class Batch:
             any(batch.padded for batch in held),
             first.dtype,
             scratch,
+            first.channels,
         )
 
     @staticmethod
@@ -151,6 +153,7 @@ class Batch:
             self.audio.to(device, non_blocking=True),
             self.padded,
             self.dtype,
+            channels={layer: scale.to(device) for layer, scale in self.channels.items()},
         )
 
     def record_stream(self, stream: "torch.cuda.Stream") -> None:

@@ -51,6 +51,8 @@ class Source:
         self.num_rows = len(cache)
         self.keys = np.asarray(cache.keys)
         self.scratch = Scratch()
+        scales = {layer: self.cache.channel_scale(layer) for layer in self.token_layers}
+        self._channels = {layer: scale for layer, scale in scales.items() if scale is not None}
         self._vectors = {need: self._vector(*need) for need in self.needs if need[0] != "tokens"}
         self._slots: dict[tuple[int, int], Tensor] = {}
         # A stream of its own lets the next batch travel while the device computes on this one.
@@ -99,7 +101,9 @@ class Source:
             if (scale := self.cache.scales(rows, layer)) is not None:
                 scales[layer] = scale
         audio = self.cache.mask(rows)
-        return Batch(parts, scales, audio, not bool(audio.all()), self.cache.dtype, self.scratch)
+        return Batch(
+            parts, scales, audio, not bool(audio.all()), self.cache.dtype, self.scratch, self._channels
+        )
 
     def to_device(self, batch: Batch) -> Batch:
         """Move a staged batch to the device; its host memory may be reused when this returns."""

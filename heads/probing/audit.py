@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from featcache.cache.format.channels import SAMPLE_CLIPS, channel_errors, channel_scale
 from featcache.cache.format.dtypes import store_dtype
-from featcache.cache.format.quantize import dequantize, quantize
+from featcache.cache.format.quantize import round_trip
 from featcache.cache.read.reader import TokenCache
+from featcache.cache.write.clip_buffer import largest_magnitudes
 from featcache.errors import InputError
 from featcache.heads.registry import build_head, head_spec
 
@@ -39,7 +41,11 @@ class Audit:
     head: str
     dtype: str
     bytes_per_token: float
-    error: float  # relative L2 error of the stored tokens
+    error: float  # relative L2 error of the stored tokens: the largest channels decide it
+    channel_error: (
+        float  # root mean square error of a channel in its standard deviations: the median channel's
+    )
+    worst_channel_error: float
     metric: str  # "mAP" or "accuracy", on the test clips
     full: float
     stored: float
@@ -90,25 +96,32 @@ def audit_cache(
     )
     grid, metric = cache.grid, question.task.metric
     full = {head: [_scores(head, train, test, grid, epochs, seed) for seed in range(seeds)] for head in heads}
+    first = zip(
+        train.tokens[:SAMPLE_CLIPS], train.valid[:SAMPLE_CLIPS], strict=True
+    )  # as a writer takes them
+    largest = [largest_magnitudes(clip[mask].float()) for clip, mask in first]
+    scale = torch.from_numpy(channel_scale(np.max(largest, axis=0)))
     for dtype in dtypes:
         kept = (
-            replace(train, tokens=store(train.tokens, dtype)),
-            replace(test, tokens=store(test.tokens, dtype)),
+            replace(train, tokens=store(train.tokens, dtype, scale)),
+            replace(test, tokens=store(test.tokens, dtype, scale)),
         )
+        channels = channel_errors(test.tokens[test.valid].numpy(), kept[1].tokens[test.valid].numpy())
         size = cache.dim * store_dtype(dtype).bits / 8 + 4 * store_dtype(dtype).scaled
         error = float((kept[1].tokens - test.tokens.float()).norm() / test.tokens.float().norm())
         for head in heads:
             stored = [_scores(head, *kept, grid, epochs, seed) for seed in range(seeds)]
             compared = _compare(metric, test.targets.numpy(), full[head], stored)
-            yield Audit(head=head, dtype=dtype, bytes_per_token=size, error=error, metric=metric, **compared)
+            yield Audit(
+                head=head, dtype=dtype, bytes_per_token=size, error=error, metric=metric,
+                channel_error=float(np.median(channels)), worst_channel_error=float(channels.max()),
+                **compared,
+            )  # fmt: skip
 
 
-def store(tokens: Tensor, dtype: str) -> Tensor:
-    """Tokens (n, N, D) as they come back from a cache of that dtype, float32."""
-    form = store_dtype(dtype)
-    if not form.scaled:
-        return tokens.to(form.torch).float()
-    return torch.stack([dequantize(*quantize(clip.float(), form), dtype) for clip in tokens])
+def store(tokens: Tensor, dtype: str, channels: Tensor) -> Tensor:
+    """Tokens (n, N, D) as a cache of that dtype with these scales of channels gives them back, float32."""
+    return torch.stack([round_trip(clip, dtype, channels) for clip in tokens])
 
 
 def _sample(cache: TokenCache, part: "Part", classes: int, clips: int) -> Sample:

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_crash.py            # 30 kills of a cache writer
     python tests/benchmarks/bench_crash.py --extract  # 30 kills of 'featcache extract', fewer clips
+    python tests/benchmarks/bench_crash.py --writers  # 30 kills of random ones of 4 extractions of one cache
     python tests/benchmarks/bench_crash.py --full     # also death before every change to a file
 
 The kills are ``SIGKILL``, at random instants after the writer took the lock, so that they hit all
@@ -24,6 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "cache"))
 import crash_writer
 
+from featcache.cache.format.ledger import read_ledger
+
 KILLS = 30
 CLIPS = EXTRACTED = 1600  # 200 shards
 
@@ -31,6 +34,7 @@ CLIPS = EXTRACTED = 1600  # 200 shards
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--extract", action="store_true")
+    parser.add_argument("--writers", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -45,6 +49,8 @@ def main() -> None:
         if options.extract:
             start: Callable[[Path], Writer] = Extract(folder)
             differing = kill_and_compare("featcache extract", start, folder)
+        elif options.writers:
+            differing = kill_some_of_many(Extract(folder), folder)
         else:
             differing = kill_and_compare("CacheWriter", Forked, folder)
         if options.full:
@@ -91,10 +97,11 @@ class Extract:
         (folder / "clips.csv").write_text("\n".join(lines) + "\n")
         self._folder = folder
 
-    def __call__(self, path: Path) -> Writer:
+    def __call__(self, path: Path, share: str | None = None) -> Writer:
         writer = Writer()
         command = [sys.executable, "-m", "featcache.cli", "extract", str(self._folder / "clips.csv")]
         command += ["--encoder", "logmel", "--shard-clips", "8", "--out", str(path)]
+        command += [] if share is None else ["--writer", share]
         environment = os.environ | {"FEATCACHE_HOME": str(self._folder / "home")}
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
@@ -126,6 +133,38 @@ def kill_and_compare(name: str, start: Callable[[Path], Writer], folder: Path) -
     return differing
 
 
+def kill_some_of_many(start: Extract, folder: Path, count: int = 4) -> int:
+    """Kill random ones of several writers of one cache; the number of files that differ in the end."""
+    assert start(folder / "unbroken.zarr").wait()
+    path, found, kills, hit = folder / "killed.zarr", {0}, 0, 0
+    running = {rank: start(path, f"{rank}/{count}") for rank in range(count)}
+    while running:
+        rank = random.choice(list(running))
+        if kills < KILLS:
+            wait_for_a_shard(path, max(found))
+            time.sleep(random.uniform(0, 0.2))
+            with suppress(ProcessLookupError):
+                os.kill(running[rank].pid, signal.SIGKILL)
+            kills += 1
+            found.add(num_shards(path))
+        if running[rank].wait():
+            del running[rank]  # it had come to its end before
+        else:
+            hit += 1
+            running[rank] = start(path, f"{rank}/{count}")
+    differing = different_files(folder / "unbroken.zarr", path)
+    name = f"{count} x featcache extract"
+    print(f"| {name} | {kills} | {hit} | {len(found)} | {num_shards(path)} | {differing} |", flush=True)
+    return differing
+
+
+def wait_for_a_shard(path: Path, known: int, seconds: float = 20.0) -> None:
+    """Wait until the cache has more finished shards than ``known``, or some seconds have gone."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and not (path.exists() and num_shards(path) > known):
+        time.sleep(0.02)
+
+
 def hold_on(path: Path, pid: int) -> None:
     """Wait until the process writes to the cache, or has ended."""
     ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -137,8 +176,7 @@ def hold_on(path: Path, pid: int) -> None:
 
 def num_shards(path: Path) -> int:
     """Finished shards."""
-    ledger = path / "ledger.jsonl"
-    return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+    return len(list(read_ledger(path)))
 
 
 def die_everywhere(folder: Path) -> int:

@@ -105,10 +105,10 @@ def open_two_million(folder: Path) -> str:
     CacheWriter.create_or_open(path, layout).close()
     lines = []
     for shard in range(-(-2_000_000 // per_shard)):
-        names = [*(spec.chunk_file(shard) for spec in layout.arrays()), f"ids/{shard}.json"]
+        names = layout.shard_files(shard)
         files = ", ".join(f'"{name}": {{"bytes": 201330692, "crc32c": "0123abcd"}}' for name in names)
         clips = min(per_shard, 2_000_000 - shard * per_shard)
         lines.append(f'{{"shard": {shard}, "clips": {clips}, "files": {{{files}}}}}\n')
-    (path / "ledger.jsonl").write_text("".join(lines))
+    (path / "ledger/01234567.jsonl").write_text("".join(lines))
     command = [sys.executable, "-c", _OPEN, str(path)]
     return "### Opening\n\n" + subprocess.run(command, check=True, capture_output=True, text=True).stdout

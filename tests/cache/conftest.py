@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featcache.cache import CacheLayout, CacheWriter, TokenCache
 from featcache.cache.format.durable import file_crc32c
-from featcache.cache.format.ledger import read_ledger, rewrite_ledger
+from featcache.cache.format.ledger import pieces, read_ledger, rewrite_ledger
 
 
 class Clips:
@@ -64,6 +64,11 @@ class Clips:
                 length, checksum = file_crc32c(path / name)
                 entry.files[name] = {"bytes": length, "crc32c": checksum}
         rewrite_ledger(path, entries)
+
+    def ledger(self, path: Path) -> Path:
+        """The one file of the ledger of a cache that is not being written."""
+        (name,) = pieces(path)
+        return path / name
 
     def bytes_of(self, path: Path) -> dict[str, bytes]:
         """Every file of a cache."""

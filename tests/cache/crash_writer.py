@@ -27,7 +27,7 @@ LAYOUT = CacheLayout(
     dtype="int8",
     shard_clips=8,
 )
-CHANGES = ("write", "fsync", "rename", "replace", "mkdir", "ftruncate", "truncate", "pwrite")
+CHANGES = ("write", "fsync", "rename", "replace", "link", "mkdir", "ftruncate", "truncate", "pwrite")
 
 
 def main() -> None:

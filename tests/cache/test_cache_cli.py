@@ -135,9 +135,11 @@ def test_audit_compares_heads_at_full_and_stored_precision(
     for row in rows[:3]:  # the same tokens: the same scores
         assert (row["difference"], row["low"], row["high"], row["error"]) == (0, 0, 0, 0)
         assert row["full"] > 0.5
+        assert (row["channel_error"], row["worst_channel_error"]) == (0, 0)
     for row in rows[3:]:
         assert row["bytes_per_token"] == 12
         assert 0.05 < row["error"] < 0.2
+        assert 0.05 < row["channel_error"] < row["worst_channel_error"] < 0.5
         assert row["low"] <= row["difference"] <= row["high"]
         assert row["low"] < row["high"]
     table = run("audit", path, *options, "--head", "linear-mean").stdout.splitlines()

@@ -11,7 +11,7 @@ from featcache.cache import CacheWriter, TokenCache, dequantize
 from featcache.cache.format.dtypes import STORE_DTYPES, store_dtype
 from featcache.cache.format.quantize import quantize
 from featcache.cache.write.clip_buffer import _is_finite
-from featcache.cache.write.writer import _mean
+from featcache.cache.write.given_clip import mean_token
 from featcache.errors import InputError
 
 # Largest error of a value, as a fraction of its token's largest magnitude: half of the last bit kept.
@@ -151,6 +151,6 @@ def test_one_float32_that_is_not_finite_is_seen_among_others(value: float) -> No
 def test_a_mean_is_that_of_float64(dtype: torch.dtype, rows: int) -> None:
     tokens = (torch.randn(rows, 24, generator=torch.Generator().manual_seed(rows)) * 100).to(dtype)
     wanted = tokens.double().sum(dim=0) / max(rows, 1)
-    found = _mean(tokens)
+    found = mean_token(tokens)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)

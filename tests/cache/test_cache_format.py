@@ -103,8 +103,13 @@ def test_an_uncompressed_shard_is_the_clips_one_after_the_other(make_cache: Make
 
 def test_attributes_say_what_the_tokens_are(make_cache: MakeCache) -> None:
     attributes = json.loads((make_cache().path / "zarr.json").read_text())["attributes"]["featcache"]
-    assert attributes["format"] == 1
+    assert attributes["format"] == 2
     assert attributes["fingerprint"]["weights"] == {"digest": "a1"}
-    assert attributes["store"] == {"dtype": "float16", "codec": None, "shard_clips": 4}
+    assert attributes["store"] == {
+        "dtype": "float16",
+        "codec": None,
+        "shard_clips": 4,
+        "channels": True,
+    }
     assert attributes["layers"] == [3, 12]
     assert attributes["complete"] is True

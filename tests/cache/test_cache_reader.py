@@ -287,9 +287,9 @@ def test_opening_what_is_no_cache_says_what_is_there(tmp_path: Path, make_cache:
     with pytest.raises(CacheError, match=r"is not a token cache: its zarr.json has no featcache attributes"):
         TokenCache.open(tmp_path)
     document = make_cache().path / "zarr.json"
-    document.write_text(document.read_text().replace('"format": 1', '"format": 2'))
+    document.write_text(document.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(
-        CacheError, match="has cache format 2, this featcache reads format 1; install the version"
+        CacheError, match="has cache format 3, this featcache reads 1 and 2; install the version"
     ):
         TokenCache.open(document.parent)
 
@@ -337,9 +337,9 @@ def test_a_missing_column_file_is_named(make_cache: MakeCache, name: str) -> Non
         [cache.mean(), cache.ids, cache.keys]
 
 
-def test_shards_without_a_ledger_entry_do_not_count(make_cache: MakeCache) -> None:
+def test_shards_without_a_ledger_entry_do_not_count(make_cache: MakeCache, clips: Any) -> None:
     cache = make_cache(10)
-    ledger = cache.path / "ledger.jsonl"
+    ledger = clips.ledger(cache.path)
     lines = ledger.read_text().splitlines(keepends=True)
     ledger.write_text(lines[0] + lines[2])
     assert TokenCache.open(cache.path).ids == ["clip0", "clip1", "clip2", "clip3", "clip8", "clip9"]
@@ -347,7 +347,7 @@ def test_shards_without_a_ledger_entry_do_not_count(make_cache: MakeCache) -> No
     assert len(TokenCache.open(cache.path)) == 4
     ledger.write_text("{}\n" + lines[0])
     with pytest.raises(
-        CacheError, match=r"ledger.jsonl line 1 cannot be read; 'featcache cache verify --repair'"
+        CacheError, match=r"ledger/\w+.jsonl line 1 cannot be read; 'featcache cache verify --repair'"
     ):
         TokenCache.open(cache.path)
 
@@ -356,7 +356,7 @@ def test_a_cache_that_is_being_written_can_be_read(make_cache: MakeCache, clips:
     path = make_cache(0).path
     with CacheWriter.create_or_open(path, clips.layout()) as writer:
         clips.add(writer, range(6))
-        writer.flush_shard()
+        writer.end_shard()
         writer.annotate(clips_expected=20)
         cache = TokenCache.open(path)
         assert len(cache) == 6

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import re
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,10 +17,12 @@ from featcache.cache.format.codecs import Bytes
 from featcache.errors import CacheError
 from featcache.files import open_own, open_regular
 
-PARTIAL = ".partial"  # suffix of a file that is being written; removed by the next writer
+PARTIAL = ".partial"  # suffix of a file that is being written; removed by a later writer
 
 # Bytes after which their writeback starts; `crc32c` and `os.write` let other threads run meanwhile.
 _STEP = 4 * 2**20
+_WRITER = re.compile(rf"(\.(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{{8}})?{re.escape(PARTIAL)}$")
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -25,16 +30,21 @@ FULL = {
 }
 
 
-def partial_path(path: Path) -> Path:
-    """The temporary name of a file that is being written."""
-    return path.with_name(path.name + PARTIAL)
+def partial_path(path: Path, writer: str = "") -> Path:
+    """The temporary name of a file that is being written; ``writer`` keeps several writers' apart."""
+    return path.with_name(path.name + (f".{writer}" if writer else "") + PARTIAL)
+
+
+def writer_name() -> str:
+    """A name for temporary files that no other writer has: host, process and a random number."""
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class PartialFile:
     """A file under its temporary name, which grows until `finish`; it is open from the start."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = partial_path(path)
+    def __init__(self, path: Path, writer: str = "") -> None:
+        self._path = partial_path(path, writer)
         # A new file, never the one that has this name: that may be a link to somewhere else.
         if os.path.lexists(self._path):
             self._path.unlink()
@@ -84,13 +94,13 @@ class PartialFile:
             os.close(descriptor)
 
 
-def write_partial(path: Path, data: Any, durable: bool = True) -> dict[str, Any]:
+def write_partial(path: Path, data: Any, durable: bool = True, writer: str = "") -> dict[str, Any]:
     """Write ``data`` (bytes or a uint8 array) under the temporary name of ``path``.
 
     Returns:
         As `PartialFile.finish`.
     """
-    file = PartialFile(path)
+    file = PartialFile(path, writer)
     try:
         file.write(data)
         return file.finish(durable)
@@ -101,14 +111,42 @@ def write_partial(path: Path, data: Any, durable: bool = True) -> dict[str, Any]
 
 def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half of one."""
-    write_partial(path, data, durable)
+    writer = writer_name()
+    write_partial(path, data, durable, writer)
+    partial = partial_path(path, writer)
     try:
-        os.replace(partial_path(path), path)
+        os.replace(partial, path)
     except OSError:
-        partial_path(path).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def publish_file(path: Path, data: bytes) -> bool:
+    """Write a small file durably unless one of that name is there: of several writers one wins.
+
+    Returns:
+        Whether this one did.
+    """
+    writer = writer_name()
+    write_partial(path, data, writer=writer)
+    partial = partial_path(path, writer)
+    try:
+        os.link(partial, path)  # unlike a rename it never replaces; NFS has it too
+    except FileExistsError:
+        if partial.stat().st_nlink < 2:  # else NFS made the link, lost its answer, and was asked again
+            return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        os.replace(partial, path)  # a file system without links: as good as its lock
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return True
 
 
 def sync_directory(path: Path) -> None:
@@ -145,12 +183,32 @@ def writing(cache: Path) -> Iterator[None]:
         ) from error
 
 
-def remove_partials(directory: Path) -> None:
-    """Remove what a killed writer left under temporary names."""
+def partials(directory: Path) -> Iterator[tuple[Path, str]]:
+    """The temporary files in a directory, each with the name that it was to have."""
     if directory.is_dir():
         for entry in os.scandir(directory):
             if entry.name.endswith(PARTIAL):
-                os.unlink(entry.path)
+                yield Path(entry.path), _WRITER.sub("", entry.name)
+
+
+def is_left_over(partial: Path) -> bool:
+    """Whether the writer of a temporary file is surely gone: a process of this host, or none is named."""
+    writer = _WRITER.search(partial.name)
+    if writer is None or writer["pid"] is None:
+        return True
+    if writer["host"] != _host():
+        return False
+    try:
+        os.kill(int(writer["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _host() -> str:
+    return re.sub("[^A-Za-z0-9]", "_", socket.gethostname())
 
 
 def _write_all(descriptor: int, data: Bytes) -> None:

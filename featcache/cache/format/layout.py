@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from featcache.cache.format.codecs import codec_named
 from featcache.cache.format.dtypes import StoreDtype, store_dtype
+from featcache.cache.format.shard_index import ids_file
 from featcache.errors import CacheError, InputError
 
 # A shard is what a crash can lose, what becomes durable in one go and what verify reports: some
@@ -18,12 +19,14 @@ MAX_SIZE = 2**24  # of tokens, widths and clips a shard that a layout may tell o
 MAX_LAYER = 9999
 KEY_BYTES = 16
 
-_ITEM_BYTES = {"float16": 2, "float32": 4, "uint16": 2, "int8": 1, "uint8": 1, "int32": 4}
+FORMAT = 2
+
+_ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8, "uint16": 2, "int8": 1, "uint8": 1, "int32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """One Zarr array of a cache; axis 0 counts clips."""
+    """One Zarr array of a cache; axis 0 counts clips, or shards, or there is one row alone."""
 
     name: str  # path in the group, "tokens/12"
     row_shape: tuple[int, ...]  # of one clip
@@ -31,6 +34,7 @@ class ArraySpec:
     axes: tuple[str, ...]  # names of all axes
     sharded: bool = False  # one inner chunk a clip, with an index; else one plain chunk a shard
     codec: str | None = None  # compressor of the inner chunks
+    per: Literal["clip", "shard", "cache"] = "clip"  # what has a row; that of a cache carries its checksum
 
     @property
     def item_bytes(self) -> int:
@@ -46,6 +50,11 @@ class ArraySpec:
         """Path below the cache of the file that holds this shard."""
         return f"{self.name}/c.{shard}" + ".0" * len(self.row_shape)
 
+    @property
+    def only_file(self) -> str:
+        """Path below the cache of the file of an array that has one row."""
+        return f"{self.name}/c" + ".0" * len(self.row_shape)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CacheLayout:
@@ -60,6 +69,7 @@ class CacheLayout:
     dtype: str = "float16"
     codec: str | None = None
     shard_clips: int | None = None  # None: so that a shard of all layers is about 192 MB
+    channels: bool = True  # statistics of channels are kept, and scales of int8 and int4; not in format 1
 
     def __post_init__(self) -> None:
         """Raises InputError: a field is of another type, out of range, or at odds with another."""
@@ -81,8 +91,9 @@ class CacheLayout:
             raise InputError(f"grid {self.grid} does not make {self.num_tokens} tokens")
         if self.shard_clips is not None:
             _whole("shard_clips", self.shard_clips, 1, MAX_SIZE)
-        if type(self.has_cls) is not bool:
-            raise InputError(f"has_cls is true or false, not {self.has_cls!r}")
+        for name in ("has_cls", "channels"):
+            if type(getattr(self, name)) is not bool:
+                raise InputError(f"{name} is true or false, not {getattr(self, name)!r}")
         if not isinstance(self.fingerprint, dict):
             raise InputError(f"fingerprint is a record of fields, not {self.fingerprint!r}")
 
@@ -122,8 +133,41 @@ class CacheLayout:
         """The array of a layer's "mean" or "cls"."""
         return ArraySpec(name=f"{kind}/{layer}", row_shape=(self.dim,), zarr="float32", axes=("clip", "dim"))
 
+    def statistics(self, layer: int) -> ArraySpec:
+        """Of each shard, the count, mean, sd and largest magnitude of a layer's channels."""
+        return ArraySpec(
+            name=f"statistics/{layer}", row_shape=(4, self.dim), zarr="float64",
+            axes=("shard", "statistic", "channel"), per="shard",
+        )  # fmt: skip
+
+    def channel_scale(self, layer: int) -> ArraySpec:
+        """The scales of a layer's channels, the same for all clips."""
+        return ArraySpec(
+            name=f"channel_scale/{layer}", row_shape=(self.dim,), zarr="float32", axes=("channel",),
+            per="cache",
+        )  # fmt: skip
+
+    @property
+    def scales_channels(self) -> bool:
+        """Whether channels have scales."""
+        return self.channels and self.store.scaled
+
+    def all_arrays(self) -> list[ArraySpec]:
+        """Every array of the cache."""
+        statistics = [self.statistics(layer) for layer in self.layers] if self.channels else []
+        scales = [self.channel_scale(layer) for layer in self.layers] if self.scales_channels else []
+        return [*self.arrays(), *statistics, *scales]
+
+    def shard_arrays(self) -> list[ArraySpec]:
+        """The arrays of which each shard has a file."""
+        return [spec for spec in self.all_arrays() if spec.per != "cache"]
+
+    def shard_files(self, shard: int) -> list[str]:
+        """Paths below the cache of a shard's files."""
+        return [*(spec.chunk_file(shard) for spec in self.shard_arrays()), ids_file(shard)]
+
     def arrays(self) -> list[ArraySpec]:
-        """Every array of the cache, in the order in which a shard's files are written."""
+        """The arrays that have a row for each clip, in the order in which a shard's files are written."""
         specs = [self.tokens(layer) for layer in self.layers]
         if self.store.scaled:
             specs += [self.scale(layer) for layer in self.layers]
@@ -134,9 +178,14 @@ class CacheLayout:
     def attributes(self) -> dict[str, Any]:
         """The part of the group's attributes that this layout fixes."""
         return {
-            "format": 1,
+            "format": FORMAT,
             "fingerprint": self.fingerprint,
-            "store": {"dtype": self.dtype, "codec": self.codec, "shard_clips": self.shard_rows},
+            "store": {
+                "dtype": self.dtype,
+                "codec": self.codec,
+                "shard_clips": self.shard_rows,
+                "channels": self.channels,
+            },
             "grid": list(self.grid),
             "num_tokens": self.num_tokens,
             "dim": self.dim,
@@ -166,6 +215,7 @@ class CacheLayout:
                 dtype=attributes["store"]["dtype"],
                 codec=attributes["store"]["codec"],
                 shard_clips=_whole("shard_clips", attributes["store"]["shard_clips"], 1, MAX_SIZE),
+                channels=attributes["format"] > 1 and attributes["store"]["channels"],
             )
         except KeyError as error:
             raise _damaged(path, f"there is no {error.args[0]!r}") from None

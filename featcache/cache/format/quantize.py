@@ -8,17 +8,21 @@ from featcache.cache.format.dtypes import StoreDtype, store_dtype
 from featcache.errors import InputError
 
 
-def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Integers and one scale per token, so that ``integer * scale`` is close to the token's values.
+def quantize(
+    tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None, channels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Integers and one scale per token: ``integer * scale * channels`` is close to the token's values.
 
     In NumPy, which works in the thread of the caller: a clip is too little to share.
 
     Args:
         work: memory to compute in; it may be ``tokens``, which are lost then
+        channels: scales of the channels, positive; ones unless given
 
     Shape:
         - tokens: (n, D) floats on the CPU
         - work: (n, D) float32
+        - channels: (D,) float32
         - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
 
     >>> integers, scale = quantize(torch.tensor([[1.27, -0.5]]), store_dtype("int8"))
@@ -27,6 +31,8 @@ def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> t
     """
     values = tokens.float().numpy()
     out = np.empty_like(values) if work is None else work.numpy()
+    if channels is not None:
+        values = np.divide(values, channels.numpy(), out=out)
     largest = np.maximum(values.max(axis=1), -values.min(axis=1))  # NaN where there is one
     scale = np.abs(largest) / np.float32(dtype.steps)  # (n,)
     # A token of zeros keeps scale 0: its integers are 0 whatever it is divided by.
@@ -37,7 +43,9 @@ def quantize(tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None) -> t
     return (_pack_int4(integers) if dtype.bits == 4 else integers), torch.from_numpy(scale)
 
 
-def dequantize(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
+def dequantize(
+    tokens: Tensor, scale: Tensor | None, dtype_name: str, channels: Tensor | None = None
+) -> Tensor:
     """Stored tokens as floats, on whatever device they are.
 
     float16, bfloat16 and float32 tokens come back as they are; int8 and int4 as float32.
@@ -45,6 +53,7 @@ def dequantize(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
     Shape:
         - tokens: (..., N, D) as gathered; (..., N, D / 2) for int4
         - scale: (..., N) or None
+        - channels: (D,) or None, of `TokenCache.channel_scale`
         - output: (..., N, D)
     """
     dtype = store_dtype(dtype_name)
@@ -53,7 +62,16 @@ def dequantize(tokens: Tensor, scale: Tensor | None, dtype_name: str) -> Tensor:
     if scale is None:
         raise InputError(f"{dtype_name} tokens need their scales; take them from TokenCache.scales(rows)")
     integers = _unpack_int4(tokens) if dtype.bits == 4 else tokens
-    return integers.float() * scale[..., None]
+    floats = integers.float() * scale[..., None]
+    return floats if channels is None else floats * channels
+
+
+def round_trip(tokens: Tensor, dtype_name: str, channels: Tensor | None = None) -> Tensor:
+    """Tokens (n, D) as they come back from a cache of that dtype, float32."""
+    dtype = store_dtype(dtype_name)
+    if not dtype.scaled:
+        return tokens.to(dtype.torch).float()
+    return dequantize(*quantize(tokens.float(), dtype, channels=channels), dtype_name, channels)
 
 
 def _pack_int4(integers: Tensor) -> Tensor:

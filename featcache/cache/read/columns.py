@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 
 from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.shard_index import REPAIR, decode_ids, ids_file
-from featcache.cache.read.whole import check_rows, read_listed
+from featcache.cache.read.whole import check_rows, read_listed, unreadable
 from featcache.errors import CacheError
+from featcache.files import read_bytes
 
 Place = tuple[int, int]  # (shard, slot)
 
@@ -60,6 +62,8 @@ def read_column(path: Path, spec: ArraySpec, finished: Finished) -> "np.ndarray[
     column = np.empty((len(clips), spec.row_bytes), dtype=np.uint8)
     start = 0
     for shard, count in zip(clips.shards, clips.counts, strict=True):
+        if not count:  # all of its clips failed: it has no files
+            continue
         name = spec.chunk_file(shard)
         chunk = read_listed(path, name, finished)
         check_rows(path / name, chunk.nbytes, spec, finished.shard_rows)
@@ -76,9 +80,41 @@ def read_ids(path: Path, finished: Finished) -> list[str]:
     """
     ids: list[str] = []
     for shard, count in sorted(finished.counts.items()):
+        if not count:
+            continue
         data = read_listed(path, ids_file(shard), finished).tobytes()
         own = decode_ids(data)
         if own is None or len(own) != count:
             raise CacheError(f"{path / ids_file(shard)} is not a list of {count} ids; {REPAIR}")
         ids += own
     return ids
+
+
+def read_scale(path: Path, spec: ArraySpec) -> "np.ndarray[Any, Any]":
+    """The scales (D,) float32 of a layer's channels.
+
+    Raises:
+        CacheError: the file is missing, or not as it was written.
+    """
+    name = path / spec.only_file
+    try:
+        content = read_bytes(name)
+    except OSError as error:
+        raise unreadable(name, error) from error
+    scale, checksum = content[:-4], content[-4:]
+    if len(scale) != spec.row_bytes or crc32c(scale).to_bytes(4, "little") != checksum:
+        raise CacheError(f"{name} is damaged: its checksum is wrong; copy the cache again")
+    return np.frombuffer(scale, dtype="<f4").copy()
+
+
+def read_statistics(path: Path, spec: ArraySpec, finished: Finished) -> "np.ndarray[Any, Any]":
+    """The tables of a layer's channels, of every shard that has clips: (shards, 4, D) float64.
+
+    Raises:
+        CacheError: as `read_column`.
+    """
+    shards = [shard for shard, count in sorted(finished.counts.items()) if count]
+    chunks = [read_listed(path, spec.chunk_file(shard), finished) for shard in shards]
+    return np.array([chunk.view("<f8").reshape(spec.row_shape) for chunk in chunks]).reshape(
+        -1, *spec.row_shape
+    )

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from featcache.cache.format.dtypes import StoreDtype
-from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.quantize import dequantize
+from featcache.cache.read.loader import BatchLoader
 from featcache.errors import InputError
 from featcache.manifest import Clip
 
@@ -20,10 +20,14 @@ class Store(Protocol):
 
     def gather(self, rows: Any, layer: int | None = None, out: Tensor | None = None) -> Tensor: ...
     def scales(self, rows: Any, layer: int | None = None) -> Tensor | None: ...
+    def channel_scale(self, layer: int | None = None) -> Tensor | None: ...
     def mask(self, rows: Any) -> Tensor: ...
-    def tokens_spec(self, layer: int | None = None) -> ArraySpec: ...
     @property
     def store(self) -> StoreDtype: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
 
 
 class TokenDataset(Dataset[tuple[Tensor, ...]]):
@@ -33,9 +37,8 @@ class TokenDataset(Dataset[tuple[Tensor, ...]]):
     ``valid`` is the mask that heads take: which tokens stand for audio. Quantized tokens come as
     float32, others as they are stored.
 
-    A list of numbers gives a whole batch from one gather. With a ``BatchSampler`` as the
-    ``sampler`` of a ``DataLoader`` (and ``batch_size=None``), no clip is copied twice on its way:
-    a worker process gathers straight into memory that it shares with the trainer.
+    A ``DataLoader`` takes whole batches from one gather. `loader` is several times faster: its workers gather
+    into memory that is used again. A list of numbers gives a batch, too.
 
     Attributes:
         rows: of the cache, (n,)
@@ -64,20 +67,56 @@ class TokenDataset(Dataset[tuple[Tensor, ...]]):
         if np.ndim(index) == 0:  # a number of any kind: samplers give numpy's and torch's, too
             return tuple(part[0] for part in self[[int(index)]])  # type: ignore[arg-type]
         rows = self.rows[np.asarray(index, dtype=np.int64)]
-        stored = self.cache.gather(rows, self.layer, out=self._shared_buffer(len(rows)))
-        tokens = dequantize(stored, self.cache.scales(rows, self.layer), self.cache.store.name)
-        found = (tokens, self.cache.mask(rows))
-        return found if self.targets is None else (*found, self.targets[torch.as_tensor(index)])
+        shape = (len(rows), self.cache.num_tokens, self.cache.dim)
+        tokens = torch.empty(shape, dtype=self.token_dtype)
+        return tokens, *self.fill(index, tokens)  # type: ignore[arg-type]
 
-    def _shared_buffer(self, num_clips: int) -> Tensor | None:
-        """Shared memory in a worker process, whose results would be copied there anyway."""
-        if get_worker_info() is None:
-            return None
-        spec = self.cache.tokens_spec(self.layer)
-        shape, dtype = (num_clips, *spec.row_shape), self.cache.store.torch
-        # What default_collate does; share_memory_() would copy the empty tensor first.
-        storage = torch.UntypedStorage._new_shared(num_clips * spec.row_bytes)  # type: ignore[no-untyped-call]
-        return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, ...]]:
+        """The samples of a batch, which share the memory of one gather: what a ``DataLoader`` asks for."""
+        return list(zip(*self[list(indices)], strict=True))
+
+    @property
+    def token_dtype(self) -> torch.dtype:
+        """Of the tokens that are given: float32 for quantized ones, else as they are stored."""
+        return torch.float32 if self.cache.store.scaled else self.cache.store.torch
+
+    def fill(self, index: Sequence[int], out: Tensor) -> tuple[Tensor, ...]:
+        """Bring the tokens of several clips into ``out`` (B, N, D).
+
+        Returns:
+            (valid, target), or (valid,) where no labels are.
+        """
+        rows = self.rows[np.asarray(index, dtype=np.int64)]
+        if self.cache.store.scaled:
+            stored, scales = self.cache.gather(rows, self.layer), self.cache.scales(rows, self.layer)
+            out.copy_(dequantize(stored, scales, self.cache.store.name, self.cache.channel_scale(self.layer)))
+        else:
+            self.cache.gather(rows, self.layer, out=out)
+        valid = self.cache.mask(rows)
+        return (valid,) if self.targets is None else (valid, self.targets[torch.as_tensor(index)])
+
+    def loader(
+        self, batch_size: int, *, shuffle: bool = False, workers: int = 2, drop_last: bool = False
+    ) -> BatchLoader:
+        """Batches of (tokens (B, N, D), valid (B, N), target), as fast as they can be copied.
+
+        The tokens of a batch are good until the next one is asked for; see `BatchLoader`.
+
+        Args:
+            shuffle: a new order in every iteration, from ``torch.manual_seed``
+            workers: processes; 0 gathers in this one
+            drop_last: leave out the last batch where it is not full
+
+        Raises:
+            InputError: a batch has no clip, or there are less than no workers.
+        """
+        if batch_size < 1 or workers < 0:
+            raise InputError(
+                f"a loader needs a batch_size of 1 or more and workers of 0 or more, found {batch_size} and "
+                f"{workers}",
+                options=("batch_size", "workers"),
+            )
+        return BatchLoader(self, batch_size, shuffle=shuffle, workers=workers, drop_last=drop_last)
 
 
 def choose_split(

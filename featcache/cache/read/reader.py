@@ -15,7 +15,7 @@ from featcache.cache.format.layout import CLIP_KEY, VALID, ArraySpec, CacheLayou
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.metadata import read_attributes
 from featcache.cache.read.choose import access_for
-from featcache.cache.read.columns import ClipIndex, read_column, read_ids
+from featcache.cache.read.columns import ClipIndex, read_column, read_ids, read_scale, read_statistics
 from featcache.cache.read.shard_files import ShardFiles
 from featcache.errors import InputError, unknown
 
@@ -50,6 +50,7 @@ class TokenCache:
         self._finished = Finished(self.path, self.layout.shard_rows)
         self.clips = ClipIndex(self._finished.counts)
         self.files = ShardFiles(self.path, self.layout.shard_rows, self._finished)
+        self._channel_scales: dict[int, Tensor | None] = {}
         self.reader, self._access = access_for(reader, self.files, self.clips, self.tokens_spec(None))
         self.checked = checked  # by now: it is no part of the reader's speed
 
@@ -141,7 +142,8 @@ class TokenCache:
         """Tokens of several clips as floats, (B, N, D): quantized ones as float32, others as stored."""
         from featcache.cache.format.quantize import dequantize
 
-        return dequantize(self.gather(rows, layer), self.scales(rows, layer), self.dtype)
+        stored, scales = self.gather(rows, layer), self.scales(rows, layer)
+        return dequantize(stored, scales, self.dtype, self.channel_scale(layer))
 
     def mask(self, rows: "Rows") -> "Tensor":
         """Which tokens of several clips stand for audio, (B, N) bool: what heads take as ``valid``."""
@@ -167,6 +169,30 @@ class TokenCache:
         if not self.store.scaled:
             return None
         return self._gather(self.layout.scale(self._layer(layer)), "float32", rows, None)
+
+    def channel_scale(self, layer: int | None = None) -> "Tensor | None":
+        """The scales of int8 and int4 channels, (D,) float32; None where all are one."""
+        layer = self._layer(layer)
+        if not self.layout.scales_channels or not len(self):
+            return None
+        if layer not in self._channel_scales:
+            import torch
+
+            scale = read_scale(self.path, self.layout.channel_scale(layer))
+            self._channel_scales[layer] = None if (scale == 1).all() else torch.from_numpy(scale)
+        return self._channel_scales[layer]
+
+    def channel_statistics(self, layer: int | None = None) -> "np.ndarray[Any, Any] | None":
+        """Count, mean, sd and largest magnitude of each channel over all valid tokens, (4, D) float64.
+
+        The sd within a clip is that of every eighth token. None where a cache of format 1 lacks them.
+        """
+        from featcache.cache.format.channels import merge
+
+        if not self.layout.channels:
+            return None
+        tables = read_statistics(self.path, self.layout.statistics(self._layer(layer)), self._finished)
+        return merge(tables, self.dim)
 
     def prefetch(self, rows: "Rows", layer: int | None = None) -> None:
         """Have the tokens of these clips read ahead; returns at once."""

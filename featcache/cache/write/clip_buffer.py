@@ -13,6 +13,9 @@ from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.quantize import quantize
 from featcache.errors import InputError
 
+Array = np.ndarray[Any, Any]
+
+_EIGHTH = 8
 GRAIN = 32_768  # elements from which on torch shares an operation between threads (at::internal::GRAIN_SIZE)
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8}
@@ -26,6 +29,8 @@ class ClipBuffer:
         id: of the clip in its manifest
         key: 16 bytes that name its audio content
         rows: array name -> the clip's bytes there, (row_bytes,)
+        valid: tokens that stand for audio
+        channels: layer -> scales (D,) of its channels, where they have some; set before the first clip
     """
 
     def __init__(self, layout: CacheLayout) -> None:
@@ -42,7 +47,10 @@ class ClipBuffer:
         }
         # Memory that is new for each clip would cost as much as the arithmetic: its pages are faulted in.
         self._work = torch.empty(layout.num_tokens if layout.store.scaled else 0, layout.dim)
-        self.id, self.key = "", b""
+        self._variance = np.zeros((len(layout.layers), layout.dim), dtype=np.float32)
+        self._largest = np.zeros((len(layout.layers), layout.dim), dtype=np.float32)
+        self.channels: Mapping[int, Tensor] = {}
+        self.id, self.key, self.valid = "", b"", 0
 
     def put(
         self,
@@ -57,18 +65,46 @@ class ClipBuffer:
         Raises:
             InputError: a token is not finite or beyond the range of the storage dtype.
         """
-        for layer in self._layout.layers:
-            self._put_tokens(clip_id, layer, tokens[layer])
+        for place, layer in enumerate(self._layout.layers):
             for kind, by_layer in vectors.items():
                 self._arrays[f"{kind}/{layer}"][0].copy_(by_layer[layer])
-        self._arrays["valid"][0] = valid
+            self._put_tokens(clip_id, layer, tokens[layer])
+            if self._layout.channels:
+                self._note_spread(place, layer, tokens[layer][:valid])
+        self._arrays["valid"][0] = self.valid = valid
         self._take_name(clip_id, key)
 
-    def put_stored(self, clip_id: str, key: bytes, rows: Mapping[str, Bytes]) -> None:
-        """Take one clip that is in its final form already, such as `TokenCache.stored` gives it."""
+    def put_stored(
+        self, clip_id: str, key: bytes, rows: Mapping[str, Bytes], tokens: Mapping[int, Tensor]
+    ) -> None:
+        """Take one clip that is in its final form already, such as `TokenCache.stored` gives it.
+
+        Args:
+            tokens: the same as floats, for the statistics
+        """
         for name, row in self.rows.items():
             np.copyto(row, rows[name])
+        self.valid = int(self._arrays["valid"][0])
+        if self._layout.channels:
+            for place, layer in enumerate(self._layout.layers):
+                self._note_spread(place, layer, tokens[layer][: self.valid])
         self._take_name(clip_id, key)
+
+    def spread(self, layer: int) -> tuple[Array, Array, Array]:
+        """Mean, variance within the clip, and largest magnitude of a layer's channels: (D,) each."""
+        place = self._layout.layers.index(layer)
+        return self._arrays[f"mean/{layer}"][0].numpy(), self._variance[place], self._largest[place]
+
+    def _note_spread(self, place: int, layer: int, tokens: Tensor) -> None:
+        # The largest magnitude is that of all tokens; the variance is that of every eighth: all would cost
+        # a third of storing the clip.
+        if not len(tokens):
+            self._variance[place] = self._largest[place] = 0
+            return
+        self._largest[place] = largest_magnitudes(tokens)
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float32
+            some = tokens[::_EIGHTH].detach().float().numpy() - self._arrays[f"mean/{layer}"][0].numpy()
+            np.divide(np.einsum("nd,nd->d", some, some), np.float32(len(some)), out=self._variance[place])
 
     def _take_name(self, clip_id: str, key: bytes) -> None:
         self.id, self.key = clip_id, key
@@ -81,7 +117,7 @@ class ClipBuffer:
         if store.scaled:
             scales, work = self._arrays[f"scale/{layer}"][0], self._work[:n]
             copy_alone(work, tokens)
-            integers, scales[:n] = quantize(work, store, work)
+            integers, scales[:n] = quantize(work, store, work, self.channels.get(layer))
             copy_alone(row[:n], integers)
             scales[n:] = 0
             finite = bool(scales.isfinite().all())
@@ -90,6 +126,21 @@ class ClipBuffer:
             finite = _is_finite(row[:n])  # infinite where a value is beyond the range
         if not finite:
             raise _unstorable(clip_id, layer, _largest(tokens), store.name)
+
+
+def largest_magnitudes(tokens: Tensor) -> Array:
+    """Of each channel of tokens (n, D), by the bits: without their sign, larger floats have larger ones.
+
+    >>> largest_magnitudes(torch.tensor([[1.0, -3.0], [-2.0, 0.5]])).tolist()
+    [2.0, 3.0]
+    """
+    signed = _bits(tokens)
+    bits = np.maximum(signed.max(axis=0), 0)
+    negative = signed.view(f"u{signed.itemsize}").max(axis=0)
+    sign = np.array(1, dtype=negative.dtype) << np.array(8 * signed.itemsize - 1, dtype=negative.dtype)
+    below = np.where(negative & sign, negative ^ sign, 0).astype(bits.dtype)
+    largest = torch.from_numpy(np.maximum(bits, below)).view(tokens.dtype)
+    return largest.float().numpy()
 
 
 def _is_finite(stored: Tensor) -> bool:

@@ -4,6 +4,8 @@ import stat
 from pathlib import Path
 
 from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.ledger import LEDGER
+from featcache.cache.write.plan import PLAN
 from featcache.errors import CacheError
 
 
@@ -27,6 +29,6 @@ def check_folders(cache: Path, layout: CacheLayout) -> None:
 
 def folders(layout: CacheLayout) -> list[str]:
     """The folders of a cache, outer ones first: ``ids``, ``tokens``, ``tokens/12``, …"""
-    arrays = [spec.name for spec in layout.arrays()]
+    arrays = [spec.name for spec in layout.all_arrays()]
     groups = dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name)
-    return ["ids", *groups, *arrays]
+    return ["ids", LEDGER, PLAN, *groups, *arrays]

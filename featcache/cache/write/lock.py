@@ -1,10 +1,11 @@
-"""One writer at a time: a lock that a crash cannot leave behind."""
+"""One writer at a time, or several that share the work: a lock that a crash cannot leave behind."""
 
 import errno
 import fcntl
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from featcache.files import open_own, open_regular, quoted, read_bytes
 LOCK = "lock"
 _LONGEST = 4096  # [bytes] of its text
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_PATIENCE = 0.2  # [s] whoever only looks for a writer holds the lock for a moment
 
 
 class WriterLock:
@@ -57,7 +59,9 @@ class WriterLock:
         if self._path.exists() or self._path.is_symlink():
             os.close(open_own(self._path, os.O_RDWR))  # a link, pipe or device: never our lock
         try:
-            lock: BaseFileLock = FileLock(self._path, timeout=0, thread_local=False, fallback_to_soft=False)
+            lock: BaseFileLock = FileLock(
+                self._path, timeout=_PATIENCE, thread_local=False, fallback_to_soft=False
+            )
             lock.acquire()
         except OSError as error:
             if error.errno not in _NO_FLOCK:
@@ -70,6 +74,61 @@ class WriterLock:
 
     def _owner(self) -> str:
         return _owner(_text(self._path))
+
+
+class SharedLock:
+    """The right of one of several writers; it keeps out those that must be alone.
+
+    They need no lock among themselves, so where the file system has none they go on without.
+
+    Raises:
+        CacheError: a process that must be alone writes to the cache.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._path, self._pid = cache / LOCK, os.getpid()
+        self._descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            if not _locked(self._descriptor, fcntl.LOCK_SH):
+                raise CacheError(
+                    f"the token cache {cache} is being written by {_owner(_text(self._path))}, which is not "
+                    "one of several; wait for it to end or stop it, then run the same command again"
+                )
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        _write_owner(self._descriptor)
+
+    def release(self) -> None:
+        """Let go; more than once, or in a forked child, does nothing."""
+        if self._descriptor < 0 or os.getpid() != self._pid:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        with suppress(OSError):  # the last one out leaves the file empty
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    """Whether the lock was got; also where there are none."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_FLOCK:
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def _write_owner(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
 
 
 def writer_of(cache: Path) -> str | None:
@@ -85,7 +144,7 @@ def writer_of(cache: Path) -> str | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # held, or a file system without flock, where the text itself is the lock
         return _owner(text)
     finally:

@@ -1,4 +1,4 @@
-"""A shard from its first clip to its line in the ledger: content, names, shapes, ledger."""
+"""A shard from its first clip to its place in the ledger."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from featcache.cache.format.channels import Moments
 from featcache.cache.format.codecs import Bytes, codec_named
-from featcache.cache.format.durable import PartialFile, partial_path, sync_directory, write_partial
+from featcache.cache.format.durable import PartialFile, partial_path, write_partial, writer_name
 from featcache.cache.format.layout import ArraySpec, CacheLayout
-from featcache.cache.format.ledger import Entry, append_entry
-from featcache.cache.format.metadata import write_metadata
+from featcache.cache.format.ledger import Entry, Finished
 from featcache.cache.format.shard_index import encode_ids, encode_index, ids_file
 from featcache.cache.write.clip_buffer import ClipBuffer
+from featcache.cache.write.commit import finish, publish
 
 
 class OpenShard:
@@ -31,13 +32,16 @@ class OpenShard:
         self._path, self._layout, self.number = path, layout, number
         self.ids: list[str] = []
         self.keys: list[bytes] = []
+        self._writer = writer_name()
+        self._moments = {layer: Moments(layout.dim) for layer in layout.layers if layout.channels}
         self._tokens: dict[str, _TokenFile] = {}
         self._columns: dict[str, Bytes] = {}
         self._written: list[str] = []
+        self._published = False  # its files are the shard's, whatever happens to this process
         try:
             for spec in layout.arrays():
                 if spec.sharded:
-                    self._tokens[spec.name] = _TokenFile(path / spec.chunk_file(number), spec)
+                    self._tokens[spec.name] = _TokenFile(path / spec.chunk_file(number), spec, self._writer)
                 else:  # a plain chunk is always whole
                     self._columns[spec.name] = np.zeros((layout.shard_rows, spec.row_bytes), dtype=np.uint8)
         except BaseException:
@@ -50,35 +54,42 @@ class OpenShard:
             file.append(clip.rows[name])
         for name, column in self._columns.items():
             column[len(self.ids)] = clip.rows[name]
+        for layer, moments in self._moments.items():
+            moments.add(clip.valid, *clip.spread(layer))
         self.ids.append(clip.id)
         self.keys.append(clip.key)
 
-    def finish(self, attributes: dict[str, Any], rows: int) -> None:
+    def finish(self, finished: Finished, failed: dict[str, dict[str, str]]) -> bool:
         """Make the shard part of the cache; durable on return.
 
         Until the last step the ledger does not know the shard, so a crash at any instant leaves files
-        that nobody counts and that the next writer overwrites with the same bytes.
+        that nobody counts, or a shard that anyone can finish.
 
         Args:
-            attributes: of the cache
-            rows: of every array once this shard is there
+            failed: clips that were to be in the shard, as in `Entry`
+
+        Returns:
+            False where another writer was first; its shard counts.
         """
-        files = self._finish_files()
-        for name in files:
-            partial_path(self._path / name).rename(self._path / name)
-        for directory in sorted({(self._path / name).parent for name in files}):
-            sync_directory(directory)
-        # Not durable: shapes follow from the ledger and are written again on opening and closing.
-        write_metadata(self._path, self._layout, attributes, rows, durable=False)
-        append_entry(self._path, Entry(shard=self.number, clips=len(self.ids), files=files))
+        files = self._finish_files() if self.ids else {}
+        if not files:
+            self.discard()
+        entry = Entry(shard=self.number, clips=len(self.ids), files=files, failed=failed)
+        self._published = publish(self._path, entry, self._writer)
+        finish(self._path, self._layout, self.number, finished)
+        self._published &= not any(partial_path(self._path / name, self._writer).exists() for name in files)
+        self.discard()
+        return self._published
 
     def discard(self) -> None:
         """Remove what was written, as far as that can be done: this frees what filled the disk."""
+        if self._published:
+            return
         for file in self._tokens.values():
             file.discard()
         for name in self._written:
             with suppress(OSError):  # the next writer removes what stays
-                partial_path(self._path / name).unlink(missing_ok=True)
+                partial_path(self._path / name, self._writer).unlink(missing_ok=True)
 
     def _finish_files(self) -> dict[str, Any]:
         files: dict[str, Any] = {}
@@ -88,19 +99,22 @@ class OpenShard:
                 files[name] = self._tokens[spec.name].finish(self._layout.shard_rows)
             else:
                 files[name] = self._write(name, self._columns[spec.name])
+        for layer, moments in self._moments.items():
+            name = self._layout.statistics(layer).chunk_file(self.number)
+            files[name] = self._write(name, moments.table().reshape(-1).view(np.uint8))
         name = ids_file(self.number)
         return {**files, name: self._write(name, encode_ids(self.ids))}
 
     def _write(self, name: str, data: Any) -> dict[str, Any]:
         self._written.append(name)
-        return write_partial(self._path / name, data)
+        return write_partial(self._path / name, data, writer=self._writer)
 
 
 class _TokenFile:
     """One layer's tokens: the inner chunks in order, then the index with its checksum."""
 
-    def __init__(self, path: Path, spec: ArraySpec) -> None:
-        self._file = PartialFile(path)
+    def __init__(self, path: Path, spec: ArraySpec, writer: str) -> None:
+        self._file = PartialFile(path, writer)
         self._lengths: list[int] = []
         codec = codec_named(spec.codec)
         self._compressor = codec.build(spec.item_bytes) if codec else None

@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from featcache.cache.format.durable import remove_partials
+from featcache.cache.format.durable import PARTIAL, is_left_over, partials
 from featcache.cache.format.fingerprint import as_json, check_same_tokens
 from featcache.cache.format.layout import CLIP_KEY, CacheLayout
-from featcache.cache.format.ledger import LEDGER, Finished, drop_torn_line
+from featcache.cache.format.ledger import LEDGER, OLD_LEDGER, Finished, fold, pieces
 from featcache.cache.format.metadata import read_attributes
 from featcache.cache.read.columns import read_column
-from featcache.cache.write.folders import check_folders
+from featcache.cache.write.commit import finish_all
+from featcache.cache.write.folders import check_folders, folders
 from featcache.cache.write.lock import LOCK
+from featcache.cache.write.plan import PLAN
 from featcache.errors import CacheError, InputError
 
 
@@ -28,22 +30,39 @@ def open_layout(path: Path, wanted: CacheLayout) -> tuple[CacheLayout, dict[str,
         return wanted, wanted.attributes()
     attributes = read_attributes(path)
     stored = CacheLayout.from_attributes(attributes, path)
-    # An unspecified shard size is whatever the cache was created with.
-    wanted = replace(wanted, shard_clips=wanted.shard_clips or stored.shard_clips)
+    # An unspecified shard size is whatever the cache was created with, and so is what format 1 lacks.
+    wanted = replace(wanted, shard_clips=wanted.shard_clips or stored.shard_clips, channels=stored.channels)
     check_same_tokens(path, stored, wanted, also=("codec", "shard_clips"))
-    return stored, attributes
+    return stored, attributes | stored.attributes()
 
 
-def recover(path: Path, layout: CacheLayout) -> Finished:
-    """Clear away what a killed writer left and return the finished shards."""
+def recover(path: Path, layout: CacheLayout, *, alone: bool) -> Finished:
+    """Clear away what a killed writer left and return the finished shards.
+
+    Args:
+        alone: no other process writes to the cache, so that every temporary file is one that was left
+    """
     check_folders(path, layout)
-    (path / "ids").mkdir(exist_ok=True)
-    for directory in (".", "ids", *(spec.name for spec in layout.arrays())):
-        remove_partials(path / directory)
-    if not (path / LEDGER).exists() and any((path / CLIP_KEY.name).glob("c.*")):
-        raise CacheError(f"{path} has shards but no {LEDGER}; copy the cache again, or remove the directory")
-    drop_torn_line(path)
-    return Finished(path, layout.shard_rows)
+    for name in ("ids", LEDGER, PLAN):
+        (path / name).mkdir(exist_ok=True)
+    shards = [file for file in (path / CLIP_KEY.name).glob("c.*") if file.suffix != PARTIAL]
+    if shards and not pieces(path) and not any((path / LEDGER).glob("*.commit")):
+        raise CacheError(f"{path} has shards but no ledger; copy the cache again, or remove the directory")
+    finished = Finished(path, layout.shard_rows)
+    finish_all(path, layout, finished)
+    remove_left_overs(path, layout, finished, alone=alone)
+    if alone or len(pieces(path)) > _MANY:
+        fold(path)
+    return finished
+
+
+def remove_left_overs(path: Path, layout: CacheLayout, finished: Finished, *, alone: bool) -> None:
+    """Remove temporary files of writers that are gone, and those of finished shards."""
+    done = {name for shard in finished.counts for name in layout.shard_files(shard)}
+    for folder in (".", *folders(layout)):
+        for partial, name in partials(path / folder):
+            if alone or is_left_over(partial) or f"{folder}/{name}" in done:
+                partial.unlink(missing_ok=True)
 
 
 def finished_keys(path: Path, finished: Finished) -> set[bytes]:
@@ -69,15 +88,24 @@ def check_target(path: Path) -> None:
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file, not a token cache; choose another path")
-    if (path / LEDGER).exists() and (path / LEDGER).stat().st_size:
+    if pieces(path):
         raise CacheError(
             f"{path} has a ledger but no zarr.json; copy the cache again, or remove the directory"
         )
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
+    foreign = sorted(
+        entry.name for entry in path.iterdir() if entry.name not in _OURS and not _is_partial(entry.name)
+    )
     if foreign:
         raise InputError(
             f"{path} is not a token cache and not empty (it holds {foreign[0]!r}); choose another path"
         )
 
 
-_OURS = {LOCK, LEDGER, "zarr.json.partial", "ids", "tokens", "scale", "cls", "mean", "valid", "clip_key"}
+def _is_partial(name: str) -> bool:
+    return name.startswith("zarr.json.") and name.endswith(PARTIAL)
+
+
+_MANY = 256  # files of the ledger: more take longer to open than to fold
+_OURS = {LOCK, LEDGER, OLD_LEDGER, PLAN, "ids", "tokens", "scale", "cls", "mean", "valid", "clip_key"} | {
+    "statistics", "channel_scale"
+}  # fmt: skip

@@ -1,52 +1,72 @@
 """Writing a token cache: clip by clip in, whole durable shards out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from featcache.cache.format.channels import sample_clips
 from featcache.cache.format.durable import writing
 from featcache.cache.format.fingerprint import check_same_tokens
-from featcache.cache.format.layout import KEY_BYTES, CacheLayout
+from featcache.cache.format.layout import CacheLayout
+from featcache.cache.format.ledger import fold
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.read.reader import TokenCache
-from featcache.cache.write.clip_buffer import small_blocks
-from featcache.cache.write.lock import WriterLock
-from featcache.cache.write.recovery import check_target, open_layout, recover, shard_row_count
+from featcache.cache.write.given_clip import GivenClip, given_clip
+from featcache.cache.write.lock import SharedLock, WriterLock
+from featcache.cache.write.plan import ShardPlan
+from featcache.cache.write.recovery import (
+    check_target,
+    finished_keys,
+    open_layout,
+    recover,
+    remove_left_overs,
+    shard_row_count,
+)
+from featcache.cache.write.sample import check_dtype, publish_scales, stored_scales, write_scale
 from featcache.cache.write.shard_queue import ShardQueue
-from featcache.errors import InputError
-
-_SUMMED = 512  # rows of a float32 sum: a sum of block sums rounds less off than one long sum
+from featcache.errors import MismatchError
 
 
 class CacheWriter:
-    """The one writer of a cache; use it as a context manager.
+    """A writer of a cache; use it as a context manager.
+
+    It is the only one, unless it was opened as one of several that write planned shards: `plan` says which
+    clips make which shard, and `begin_shard` and `end_shard` enclose the clips of one.
 
     Clips are brought into their stored form one by one; a background thread appends them to the
-    files of a shard and makes the shard durable when it is full. Leaving the ``with`` block
-    finishes the last shard, however few clips it has; leaving it by an exception drops that shard
-    (finished ones stay).
+    files of a shard and makes the shard durable when it is full. The first few are held until the scales of
+    channels follow from them, and until it is sure that the storage dtype keeps all channels. Leaving the
+    ``with`` block finishes the last shard, however few clips it has; leaving it by an exception drops that
+    shard (finished ones stay).
 
     Attributes:
         layout: of the cache, with the shard size it was created with
     """
 
-    def __init__(self, path: Path, layout: CacheLayout, lock: WriterLock) -> None:
+    def __init__(self, path: Path, layout: CacheLayout, lock: WriterLock | SharedLock) -> None:
         self.path = path
         self.layout, self._attributes = open_layout(path, layout)
-        self._lock = lock
+        self._lock, self._alone = lock, isinstance(lock, WriterLock)
         self._attributes["complete"] = False  # until `close`
-        self._queue = ShardQueue(path, self.layout, self._attributes, recover(path, self.layout))
+        finished = recover(path, self.layout, alone=self._alone)
+        self._queue = ShardQueue(path, self.layout, self._attributes, finished)
         self._write_metadata()
+        self._held: list[GivenClip] | None = [] if self.layout.channels and not finished.counts else None
+        if self.layout.scales_channels and (scales := stored_scales(path, self.layout)):
+            self._queue.scale_channels(scales)
+            self._held = None
         self._closed = False
 
     @classmethod
-    def create_or_open(cls, path: str | Path, layout: CacheLayout) -> Self:
+    def create_or_open(cls, path: str | Path, layout: CacheLayout, *, alone: bool = True) -> Self:
         """Open the cache at ``path`` for writing, or create it.
+
+        Args:
+            alone: no other process may write to it meanwhile; several must write different planned shards
 
         Raises:
             InputError: something else is there.
@@ -57,12 +77,100 @@ class CacheWriter:
         check_target(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            lock = WriterLock(path)
+            lock = WriterLock(path) if alone else SharedLock(path)
             try:
                 return cls(path, layout, lock)
             except BaseException:
                 lock.release()
                 raise
+
+    def plan(self, keys: Iterable[bytes], *, again: Iterable[bytes] = ()) -> dict[int, list[bytes]]:
+        """Plan which clips make which shard, as far as that has not been done.
+
+        Args:
+            keys: of the clips to be stored, in the order of the manifest
+            again: of clips that could not be decoded when their shard was written, and now can
+
+        Returns:
+            Every planned shard that is not finished, with the keys of its clips.
+        """
+        wanted = list(dict.fromkeys(keys))
+        finished = self._queue.finished
+        finished.read_again()
+        with writing(self.path):
+            plan = ShardPlan(self.path, self.layout.shard_rows)
+            while missing := _without(wanted, plan.keys, self.done_keys):
+                plan.add(missing, finished.counts)
+            plan.add(again, finished.counts)
+        return {shard: own for shard, own in plan.shards() if shard not in finished.counts}
+
+    def refresh(self) -> None:
+        """Wait until the shards that were ended are durable, and take in those of other writers."""
+        self._queue.settle()
+        before = len(self._queue.finished.counts)
+        self._queue.finished.read_again()
+        if len(self._queue.finished.counts) != before:
+            self._queue.done_keys |= finished_keys(self.path, self._queue.finished)
+
+    def is_finished(self, shard: int) -> bool:
+        """Whether a shard is finished by now, by whichever writer."""
+        return self._queue.finished.has_now(shard)
+
+    def begin_shard(self, number: int) -> None:
+        """Have the next clips put into this planned shard, until `end_shard`."""
+        self._queue.begin_shard(number)
+
+    def end_shard(self, failed: Mapping[str, dict[str, str]] | None = None) -> None:
+        """End the shard that fills, however few clips it has.
+
+        Args:
+            failed: clips that were to be in it and could not be decoded: key (hex) -> {"id", "reason"}
+        """
+        self._let_go()
+        self._queue.end_shard(failed)
+
+    @property
+    def failed(self) -> dict[str, dict[str, str]]:
+        """Clips of finished shards that could not be decoded: key (hex) -> {"id", "reason"}."""
+        return self._queue.finished.failed
+
+    @property
+    def lost(self) -> list[int]:
+        """Shards that another writer finished while this one wrote them: the other's count."""
+        return self._queue.lost
+
+    @property
+    def needs_sample(self) -> int:
+        """How many clips `take_sample` wants; 0 where the scales of channels are known, or there are none."""
+        return sample_clips(self.layout) if self.layout.scales_channels and self._held is not None else 0
+
+    def take_sample(self, sample: Mapping[int, Sequence[Tensor]]) -> None:
+        """Choose the scales of channels from a few clips, or take those that another writer has chosen.
+
+        Args:
+            sample: layer -> the valid tokens of each clip, (n, D)
+
+        Raises:
+            InputError: the storage dtype would flatten channels.
+        """
+        check_dtype(self.layout, sample)
+        if self.layout.scales_channels:
+            with writing(self.path):
+                publish_scales(self.path, self.layout, sample)
+                self._queue.scale_channels(stored_scales(self.path, self.layout) or {})
+        held, self._held = self._held, None
+        for clip in held or ():
+            self._put(clip)
+
+    def take_scales(self, source: TokenCache) -> None:
+        """Take the scales of channels of another cache, so that its clips can be copied; see `check_same`."""
+        with writing(self.path):
+            for layer in self.layout.layers:
+                scale = source.channel_scale(layer)
+                scale = torch.ones(self.layout.dim) if scale is None else scale
+                write_scale(self.path, self.layout.channel_scale(layer), scale.numpy())
+            self._queue.scale_channels(stored_scales(self.path, self.layout) or {})
+        self._held = None
 
     def annotate(self, **values: Any) -> None:
         """Set attributes of the cache, such as ``parent`` or ``clips_expected`` (for a percentage)."""
@@ -93,20 +201,22 @@ class CacheWriter:
             InputError: a shape is wrong, or a value is not finite or beyond the storage dtype.
             CacheError: an earlier shard could not be written.
         """
-        self._check(clip_id, key, tokens, cls, valid)
+        self._queue.check()
         with torch.no_grad():
-            vectors: dict[str, Mapping[int, Tensor]] = {
-                "mean": mean or {layer: _mean(tokens[layer][:valid]) for layer in self.layout.layers}
-            }
-            if cls is not None:
-                vectors["cls"] = cls
-            with self._queue.next_buffer() as buffer:
-                buffer.put(clip_id, key, tokens, vectors, valid)
+            clip = given_clip(self.layout, clip_id, key, tokens, cls, valid, mean)
+            if self._held is None:
+                self._put(clip)
+            else:
+                self._held.append(clip.copy())
+                if len(self._held) == sample_clips(self.layout):
+                    self._let_go()
 
     def add_stored(self, clip_id: str, key: bytes, source: TokenCache, row: int) -> None:
         """Take a clip as another cache stores it, bit for bit; see `check_same`."""
+        self._let_go()
+        tokens = {layer: source.tokens([row], layer)[0] for layer in self.layout.layers}
         with self._queue.next_buffer() as buffer:
-            buffer.put_stored(clip_id, key, source.stored(row))
+            buffer.put_stored(clip_id, key, source.stored(row), tokens)
 
     def check_same(self, source: TokenCache) -> None:
         """Make sure that clips of another cache may be copied into this one.
@@ -115,6 +225,27 @@ class CacheWriter:
             MismatchError: it holds other tokens, or the same in another storage dtype.
         """
         check_same_tokens(source.path, source.layout, self.layout)
+        self.check_scales(source)
+
+    def check_scales(self, source: TokenCache) -> None:
+        """Make sure that int8 and int4 tokens of another cache mean the same here.
+
+        Raises:
+            MismatchError: the scales of channels differ.
+        """
+        if self.layout.scales_channels and self._held is not None:
+            self.take_scales(source)
+        elif self.layout.store.scaled and not self._has_scales_of(source):
+            raise MismatchError(
+                f"{source.path} and {self.path} scale channels of {self.layout.dtype} tokens differently, "
+                "so clips cannot be copied as they are stored; extract them anew, or to another path"
+            )
+
+    def _has_scales_of(self, source: TokenCache) -> bool:
+        ones = torch.ones(self.layout.dim)
+        own = stored_scales(self.path, self.layout) if self.layout.scales_channels else None
+        pairs = [((own or {}).get(layer), source.channel_scale(layer)) for layer in self.layout.layers]
+        return all(torch.equal(*(ones if scale is None else scale for scale in pair)) for pair in pairs)
 
     @property
     def done_keys(self) -> set[bytes]:
@@ -126,17 +257,23 @@ class CacheWriter:
         """Clips until the shard that fills is full: at least 1."""
         return self._queue.room
 
-    def flush_shard(self) -> None:
-        """End the shard that fills, however few clips it has."""
-        self._queue.end_shard()
+    def close(self, *, complete: bool = True) -> None:
+        """Finish the last shard, mark the cache complete and let the next writer in.
 
-    def close(self) -> None:
-        """Finish the last shard, mark the cache complete and let the next writer in."""
+        Args:
+            complete: all that the cache is to hold is there, also of other writers
+        """
         if self._closed:
             return
         try:
-            self.flush_shard()
-            self.annotate(complete=True)
+            self.end_shard()
+            self._queue.settle()
+            if complete:
+                with writing(self.path):
+                    self._queue.finished.read_again()
+                    remove_left_overs(self.path, self.layout, self._queue.finished, alone=self._alone)
+                    fold(self.path)
+            self.annotate(complete=complete)
         finally:
             self._release()
 
@@ -156,31 +293,20 @@ class CacheWriter:
         else:
             self.abort()
 
-    def _check(
-        self,
-        clip_id: str,
-        key: bytes,
-        tokens: Mapping[int, Tensor],
-        cls: Mapping[int, Tensor] | None,
-        valid: int,
-    ) -> None:
-        layout = self.layout
-        if len(key) != KEY_BYTES:
-            raise InputError(f"clip {clip_id!r}: a key has {KEY_BYTES} bytes, not {len(key)}")
-        if (cls is not None) != layout.has_cls:
-            raise InputError(f"clip {clip_id!r}: the cache was created with has_cls={layout.has_cls}")
-        for layer in layout.layers:
-            shape = tuple(tokens[layer].shape) if layer in tokens else ()
-            if len(shape) != 2 or shape[1] != layout.dim or shape[0] > layout.num_tokens:
-                raise InputError(
-                    f"clip {clip_id!r}: layer {layer} needs tokens (n <= {layout.num_tokens}, {layout.dim}), "
-                    f"found {shape or 'none'}"
-                )
-            if not 0 <= valid <= len(tokens[layer]):
-                raise InputError(f"clip {clip_id!r}: {valid} valid tokens of {len(tokens[layer])}")
+    def _let_go(self) -> None:
+        """Store the clips that were held, now that there are enough of them, or all that there are."""
+        if self._held:
+            layers = self.layout.layers
+            self.take_sample(
+                {layer: [clip.tokens[layer][: clip.valid] for clip in self._held] for layer in layers}
+            )
+
+    def _put(self, clip: "GivenClip") -> None:
+        with self._queue.next_buffer() as buffer:
+            buffer.put(*clip)
 
     def _write_metadata(self) -> None:
-        rows = shard_row_count(self._queue.counts, self.layout.shard_rows)
+        rows = shard_row_count(self._queue.finished.counts, self.layout.shard_rows)
         write_metadata(self.path, self.layout, self._attributes, rows, durable=True)
 
     def _release(self) -> None:
@@ -191,16 +317,6 @@ class CacheWriter:
             self._lock.release()
 
 
-def _mean(tokens: Tensor) -> Tensor:
-    """(n, D) to (D,) float32, in the thread of the caller; of no tokens it is zero."""
-    if tokens.dtype == torch.float32:
-        rows = tokens.detach().numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # as torch: beyond the range it is infinite
-            sums = [
-                rows[start : start + _SUMMED].sum(axis=0) for start in range(0, max(len(rows), 1), _SUMMED)
-            ]
-            return torch.from_numpy(np.sum(sums, axis=0) / np.float32(max(len(rows), 1)))
-    total = torch.zeros(tokens.shape[1])
-    for block in small_blocks(tokens):
-        total += block.sum(dim=0, dtype=torch.float32)
-    return total / max(len(tokens), 1)
+def _without(keys: Sequence[bytes], *others: set[bytes]) -> list[bytes]:
+    known = set[bytes]().union(*others)
+    return [key for key in keys if key not in known]
