@@ -16,7 +16,7 @@ class KnownCheckpoint:
 
     encoder: str  # name in the table of encoders
     name: str
-    address: str  # as --weights takes it, or a page to download it from
+    address: str  # as weights are named, or a page to download it from
     trained: str  # PRETRAINED, or on what it was fine-tuned
     licence: str
     loads: bool = True  # whether the address can be given as it is
