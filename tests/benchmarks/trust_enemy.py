@@ -140,7 +140,8 @@ def _attribute(cache: Path, dice: random.Random) -> str:
 
 
 def _ledger(cache: Path, dice: random.Random) -> str:
-    lines = [json.loads(line) for line in (cache / "ledger.jsonl").read_text().splitlines()]
+    path = dice.choice(files_of(cache / "ledger"))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
     entry = dice.choice(lines)
     kind = dice.choice(["file", "more", "shard", "clips", "name"])
     if kind == "file":
@@ -155,7 +156,7 @@ def _ledger(cache: Path, dice: random.Random) -> str:
         entry["files"] = {
             name.replace("c.0", "c./../../../outside/file"): own for name, own in entry["files"].items()
         }
-    (cache / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return kind
 
 
@@ -176,10 +177,13 @@ def _ids(cache: Path, dice: random.Random) -> str:
     """Ids that are paths, and a ledger that agrees."""
     evil = dice.choice([*UP, "/etc/passwd", "\x1b[2J", "a\0b"])
     (cache / "ids/0.json").write_text(json.dumps([f"{evil}{index}" for index in range(4)]))
-    lines = [json.loads(line) for line in (cache / "ledger.jsonl").read_text().splitlines()]
     length, checksum = file_crc32c(cache / "ids/0.json")
-    lines[0]["files"]["ids/0.json"] = {"bytes": length, "crc32c": checksum}
-    (cache / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for path in files_of(cache / "ledger"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for entry in lines:
+            if "ids/0.json" in entry["files"]:
+                entry["files"]["ids/0.json"] = {"bytes": length, "crc32c": checksum}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return repr(evil)
 
 
