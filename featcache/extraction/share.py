@@ -73,6 +73,6 @@ def _number(name: str) -> int:
         return int(os.environ[name])
     except (KeyError, ValueError):
         raise InputError(
-            f"the launcher's variable {name} is {os.environ.get(name)!r}, not a number; give --writer r/N",
+            f"the launcher's variable {name} is {os.environ.get(name)!r}, not a number; give writer as r/N",
             options=("writer",),
         ) from None
