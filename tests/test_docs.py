@@ -69,10 +69,13 @@ def test_a_page_made_from_the_code_is_not_stale(page: str) -> None:
     assert done.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run python tests/make_docs.py"
 
 
-@pytest.mark.parametrize("page", ["heads", "storage"])
-def test_a_page_of_results_follows_from_its_lines(page: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "study"), [("heads", "soundscapes"), ("storage", "soundscapes"), ("plateau", "plateau")]
+)
+def test_a_page_of_results_follows_from_its_lines(page: str, study: str) -> None:
+    asked = f"s.render({page!r})" if study == "soundscapes" else "s.render()"
     done = subprocess.run(
-        [sys.executable, "-c", f"import study_soundscapes as s; print(s.render({page!r}), end='')"],
+        [sys.executable, "-c", f"import study_{study} as s; print({asked}, end='')"],
         cwd=ROOT / "tests" / "benchmarks",
         text=True,
         capture_output=True,

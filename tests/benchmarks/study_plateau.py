@@ -43,7 +43,7 @@ ORDER = ("protobin", "mhca", "linear")
 KEPT = (
     "run", "encoder", "dataset", "head", "options", "layer", "last_layer", "fold", "shots", "metric", "loss",
     "lr", "weight_decay", "seed", "epoch", "epochs", "plateau", "kept_last", "at_edge", "solved", "training",
-    "protocol", "classes", "clips", "versions", "device", "match",
+    "protocol", "classes", "clips", "versions", "device", "match", "seconds",
 )  # fmt: skip
 
 
