@@ -72,7 +72,7 @@ def info(path: Path, as_json: bool) -> None:
     """  # fmt: skip
     from featcache.cache.survey import describe, describe_channels
 
-    record = describe(path) | {"channels": describe_channels(path)}
+    record: dict[str, Any] = {**describe(path), "channels": describe_channels(path)}
     if as_json:
         click.echo(json.dumps(record))
         return

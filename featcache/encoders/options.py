@@ -46,7 +46,7 @@ def _read(name: str, option: str, value: Any, build: Callable[..., Any]) -> Any:
         read, wanted = (_TRUTH.get(value.lower()) if isinstance(value, str) else value), "true or false"
         fits = isinstance(read, bool)
     elif kind == int | None:
-        read = int(value) if isinstance(value, str) and value.isdecimal() else value
+        read: Any = int(value) if isinstance(value, str) and value.isdecimal() else value
         wanted, fits = "a whole number, 1 or more", is_whole(read) and read >= 1
     else:
         return value
