@@ -42,11 +42,12 @@ def read_options(name: str, build: Callable[..., Any], given: Mapping[str, Any])
 
 def _read(name: str, option: str, value: Any, build: Callable[..., Any]) -> Any:
     kind = inspect.signature(build).parameters[option].annotation
+    read: Any
     if kind is bool:
-        read, wanted = (_TRUTH.get(value.lower()) if isinstance(value, str) else value), "true or false"
-        fits = isinstance(read, bool)
+        read = _TRUTH.get(value.lower()) if isinstance(value, str) else value
+        wanted, fits = "true or false", isinstance(read, bool)
     elif kind == int | None:
-        read: Any = int(value) if isinstance(value, str) and value.isdecimal() else value
+        read = int(value) if isinstance(value, str) and value.isdecimal() else value
         wanted, fits = "a whole number, 1 or more", is_whole(read) and read >= 1
     else:
         return value
