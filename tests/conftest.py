@@ -25,6 +25,24 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session")
+def torchaudios_fbank() -> Callable[..., Any]:
+    """A function that gives what torchaudio's own filter bank makes of one waveform (L,)."""
+    from torchaudio.compliance import kaldi
+
+    def reference(waveform: Any, fbank: Any) -> Any:
+        centred = waveform - waveform.double().mean().float() if fbank.remove_mean else waveform
+        return kaldi.fbank(
+            centred[None] * fbank.gain,
+            sample_frequency=fbank.sample_rate,
+            window_type=fbank.window,
+            num_mel_bins=fbank.num_mels,
+            dither=0.0,
+        )
+
+    return reference
+
+
 @pytest.fixture
 def own_table() -> Iterator[None]:
     """Heads that a test registers are forgotten after it."""
