@@ -1,8 +1,8 @@
 """The command line: words to calls. One file per command: parse, call, print.
 
 - ``main``: the command ``featcache``, and how errors leave it
-- ``demo``, ``manifest``, ``extract``, ``probe``, ``compare``, ``fewshot``, ``cache``, ``datasets``,
-  ``encoders``, ``heads``: its subcommands
+- ``demo``, ``manifest``, ``extract``, ``probe``, ``compare``, ``study``, ``fewshot``, ``cache``,
+  ``datasets``, ``encoders``, ``heads``: its subcommands
 - ``options``: options that several commands share
 - ``live``: the table of trials while they train
 - ``signals``: Ctrl-C and SIGTERM, once and twice

@@ -17,6 +17,7 @@ and around them:
 - ``solved``: heads that are solved in closed form or to convergence: reference points that need no luck
 - ``probing``: ``probe``: search, train, test, record
 - ``report``: results compared, in tables and pictures
+- ``campaign``: a study as a file: encoders x data sets x heads to one table
 - ``explain``: what a head found where
 - ``testing``: does a head keep its contract?
 """

@@ -11,7 +11,7 @@ from featcache.heads.report.formats import Grid, csv_text, latex, markdown
 from featcache.heads.report.plots import draw_curves, draw_ranks, draw_wins, write_figure
 from featcache.heads.report.published import Published, published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
-from featcache.heads.report.results import read_results
+from featcache.heads.report.results import Result, read_results
 from featcache.heads.report.significance import DRAWS, differences
 from featcache.heads.report.summary import Cell, cells
 from featcache.heads.report.tables import difference_grid, rank_grid, score_grid
@@ -53,9 +53,21 @@ def compare(
     if out is not None:
         writable(Path(out))
     results = [results] if isinstance(results, str | Path) else results
-    found = cells(read_results(results))
+    found = read_results(results)
     if not found:
         raise InputError(f"no results in {', '.join(map(str, results))}; make some with 'featcache probe'")
+    return compare_results(found, out, reference=reference, draws=draws)
+
+
+def compare_results(
+    results: Sequence[Result],
+    out: str | Path | None = None,
+    *,
+    reference: str | None = None,
+    draws: int = DRAWS,
+) -> Comparison:
+    """``compare`` of results that have been read."""
+    found = cells(results)
     theirs = published(reference) if reference else []
     ranked = ranks(found)
     grids = [score_grid(found, theirs)]
