@@ -220,11 +220,14 @@ def _name(encoder: str) -> str:
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
 
 
-def _layout(
-    runner: Runner, name: str, store_dtype: str, codec: str | None, shard_clips: int | None
-) -> CacheLayout:
+def fingerprint_of(runner: Runner, name: str) -> dict[str, Any]:
+    """What tokens are of: equal fingerprints, equal tokens.
+
+    Args:
+        name: of the encoder, without the path to a user's file or folder
+    """
     encoder = runner.encoder
-    fingerprint = {
+    return {
         "encoder": name,
         "weights": weights_digest(encoder),
         "settings": encoder.settings(),
@@ -233,9 +236,15 @@ def _layout(
         "layers": list(runner.layers),
         "compute_dtype": str(runner.dtype).removeprefix("torch."),
     }
+
+
+def _layout(
+    runner: Runner, name: str, store_dtype: str, codec: str | None, shard_clips: int | None
+) -> CacheLayout:
+    encoder = runner.encoder
     rows, columns = encoder.grid
     return CacheLayout(
-        fingerprint=fingerprint,
+        fingerprint=fingerprint_of(runner, name),
         layers=runner.layers,
         num_tokens=rows * columns,
         dim=encoder.dim,
