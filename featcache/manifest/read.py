@@ -12,9 +12,10 @@ from featcache.manifest.clip import SPLIT_NAMES, Clip, Manifest, seconds_text
 from featcache.manifest.files import FOLDER, file_problem, printable
 from featcache.manifest.folders import from_folders
 from featcache.manifest.table import read_table
+from featcache.manifest.variant import read_variant
 
 REQUIRED = ("path", "labels")
-OPTIONAL = ("id", "start", "end", "split", "fold", "group")
+OPTIONAL = ("id", "start", "end", "split", "fold", "group", "variant")
 
 
 def load_manifest(
@@ -81,12 +82,14 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
     """
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow([*REQUIRED, *OPTIONAL])
+    varied = any(clip.variant for clip in clips)
+    rows.writerow([*REQUIRED, *OPTIONAL] if varied else [*REQUIRED, *OPTIONAL[:-1]])
     for clip in clips:
         end = "" if clip.end is None else repr(clip.end)
         times = [repr(clip.start), end]
         labels = ";".join(clip.labels)
         parts = [clip.split or "", clip.fold or "", clip.group or ""]
+        parts += [clip.variant.text() if clip.variant else ""] if varied else []
         rows.writerow(map(printable, [str(clip.path.absolute()), labels, clip.id, *times, *parts]))
     replace_file(Path(path), text.getvalue().encode())
 
@@ -118,6 +121,7 @@ def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) 
         split=split,
         fold=cells["fold"] or None,
         group=cells["group"] or None,
+        variant=read_variant(where, cells["variant"]) if cells["variant"] else None,
     )
 
 
