@@ -2,8 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; before torch loads. Tests of threads ask for theirs
@@ -23,6 +27,47 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Remembered digests go to a scratch folder; nothing is asked of any network."""
     monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def warm_path() -> Iterator[str]:
+    """A PATH whose ``featcache`` and ``python`` fork from one process that has loaded torch; see warm.py."""
+    script = Path(__file__).with_name("warm.py")
+    with TemporaryDirectory() as name:  # the path of a socket must be short
+        folder = Path(name)
+        for command in ("featcache", "python"):
+            shim = folder / command
+            shim.write_text(
+                f'#!/bin/sh\nexec {sys.executable} -IS {script} ask {folder}/socket {command} "$@"\n'
+            )
+            shim.chmod(0o755)
+        server = subprocess.Popen([sys.executable, script, "serve", folder / "socket"])
+        try:
+            while not (folder / "socket").exists():
+                assert server.poll() is None
+                time.sleep(0.02)
+            yield f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def torchaudios_fbank() -> Callable[..., Any]:
+    """A function that gives what torchaudio's own filter bank makes of one waveform (L,)."""
+    from torchaudio.compliance import kaldi
+
+    def reference(waveform: Any, fbank: Any) -> Any:
+        centred = waveform - waveform.double().mean().float() if fbank.remove_mean else waveform
+        return kaldi.fbank(
+            centred[None] * fbank.gain,
+            sample_frequency=fbank.sample_rate,
+            window_type=fbank.window,
+            num_mel_bins=fbank.num_mels,
+            dither=0.0,
+        )
+
+    return reference
 
 
 @pytest.fixture

@@ -182,6 +182,7 @@ def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_p
     assert "Traceback" not in errors
     stored = len(TokenCache.open(out))
     assert 4 <= stored < 100
+    assert run("cache", "verify", out).exit_code == 0
     result = run("extract", manifest, "--out", out, *LOGMEL, "--batch-size", "2")
     assert result.exit_code == 0, result.output
     assert f"{100 - stored} encoded, {stored} already there" in result.stdout

@@ -7,7 +7,6 @@ Blocks that cannot run here (they need weights, a GPU or a fresh machine) are ta
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,45 +42,43 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_the_blocks_of_a_page_run(page: Path, scratch: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def test_the_blocks_of_a_page_run(page: Path, scratch: Path, warm_path: str) -> None:
+    environment = {**os.environ, "PATH": warm_path}
     for language, text in blocks(page):
         if named := re.match(r"# (\w+\.py)\n", text):
             (scratch / named[1]).write_text(text, encoding="utf-8")
-        command = (
-            ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
-        )
+        shell = ["bash", "-euo", "pipefail"] if language == "bash" else ["python"]
         done = subprocess.run(
-            command, cwd=scratch, env=environment, text=True, capture_output=True, timeout=300
+            [*shell, "-c", text], cwd=scratch, env=environment, text=True, capture_output=True, timeout=300
         )
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}\n{done.stderr}"
 
 
+def printed(text: str, folder: Path, path: str) -> str:
+    """What a program prints."""
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(
+        ["python", "-c", text], cwd=folder, env=environment, text=True, capture_output=True, check=True
+    ).stdout
+
+
 @pytest.mark.parametrize("page", ["cli", "datasets", "heads"])
-def test_a_page_made_from_the_code_is_not_stale(page: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", f"import make_docs; print(make_docs.render_{page}(), end='')"],
-        cwd=ROOT / "tests",
-        text=True,
-        capture_output=True,
-        check=True,
+def test_a_page_made_from_the_code_is_not_stale(page: str, warm_path: str) -> None:
+    rendered = printed(
+        f"import make_docs; print(make_docs.render_{page}(), end='')", ROOT / "tests", warm_path
     )
-    assert done.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run python tests/make_docs.py"
+    assert rendered == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run python tests/make_docs.py"
 
 
 @pytest.mark.parametrize(
     ("page", "study"), [("heads", "soundscapes"), ("storage", "soundscapes"), ("plateau", "plateau")]
 )
-def test_a_page_of_results_follows_from_its_lines(page: str, study: str) -> None:
+def test_a_page_of_results_follows_from_its_lines(page: str, study: str, warm_path: str) -> None:
     asked = f"s.render({page!r})" if study == "soundscapes" else "s.render()"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import study_{study} as s; print({asked}, end='')"],
-        cwd=ROOT / "tests" / "benchmarks",
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout == (ROOT / "docs" / "results" / f"{page}.md").read_text("utf-8"), "render it again"
+    text = f"import study_{study} as s; print({asked}, end='')"
+    assert printed(text, ROOT / "tests/benchmarks", warm_path) == (
+        ROOT / "docs" / "results" / f"{page}.md"
+    ).read_text("utf-8"), "render it again"
 
 
 @pytest.mark.parametrize("table", ["DATASETS", "ENCODERS", "HEADS"])

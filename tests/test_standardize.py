@@ -122,16 +122,20 @@ def test_a_channel_that_never_varies_is_only_centred() -> None:
     assert torch.equal(own.sd, torch.tensor([1.0, 1e-5]))  # the second is small, and varies
 
 
-@pytest.mark.parametrize("head", ["linear", "tfmean", "mhca", "protobin"])
 def test_a_channel_hundreds_of_times_larger_does_not_decide(
-    make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path, head: str
+    make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    cache, _ = make_tokens(clips=240, single=True, dtype="float32")
-    loud, _ = make_tokens(clips=240, single=True, dtype="float32", name="loud", outlier=300.0)
+    cache, _ = make_tokens(clips=160, single=True, dtype="float32")
+    loud, _ = make_tokens(clips=160, single=True, dtype="float32", name="loud", outlier=300.0)
     found = [
-        probe(
-            path, path.with_suffix(".csv"), heads=[head], seeds=1, solved=False, out=tmp_path / "out"
-        )[0].value
+        [
+            result.value
+            for result in probe(
+                path, path.with_suffix(".csv"), heads=["mhca", "protobin"], seeds=1,
+                solved=False, out=tmp_path / path.stem,
+            )
+        ]
         for path in (cache, loud)
     ]  # fmt: skip
-    assert found[1] > found[0] - 0.05 > 0.8, found
+    for alone, beside in zip(*found, strict=True):
+        assert beside > alone - 0.05 > 0.8, found

@@ -5,5 +5,6 @@
 - ``share``: which shards are this process's, where several fill one cache
 - ``result``: what a run did
 - ``runner``: the encoder on its device, batch after batch
+- ``interrupts``: Ctrl-C that waits until a batch is stored
 - ``canaries``: stored clips encoded again, before a cache is trusted or grown
 """

@@ -108,7 +108,7 @@ def extract(
         encoder_options: what the encoder takes beyond weights and length, such as ``{"num_heads": 4}``
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
         clip_seconds: [s] length the encoder is built for; the authors' unless given
-        shard_clips: clips per shard file, the unit that a crash can lose; about 192 MB unless given
+        shard_clips: clips per shard file, the most that a kill or a crash loses; about 192 MB unless given
         threads: of torch on the CPU until this returns; torch's number unless given. Decoding has ``workers``
         window_seconds: [s] split longer clips into windows of this length instead of cutting them
         hop_seconds: [s] between window starts; the length of a window unless given
@@ -128,7 +128,7 @@ def extract(
 
     Raises:
         InputError: bad manifest, option, weights, or ``out`` holds something else.
-        Interrupted: Ctrl-C; what is finished is kept.
+        Interrupted: Ctrl-C; what is encoded is kept.
     """
     began = time.perf_counter()
     check(

@@ -1,6 +1,7 @@
 """Fill an open cache with the clips it lacks: present, copied from another cache, or encoded."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import median
@@ -15,13 +16,15 @@ from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.layout import KEY_BYTES
 from featcache.devices import cores
 from featcache.encoders.base import Encoder, decode_seconds
-from featcache.errors import AudioError, Interrupted
+from featcache.errors import AudioError, FeatcacheError, Interrupted
 from featcache.extraction.canaries import check_canaries
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import Batcher, ClipTokens, Runner
 from featcache.extraction.share import Share
 from featcache.manifest import Clip
 from featcache.records import record_failed
+
+_log = logging.getLogger(__name__)
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
 CUT_SLACK = 0.01  # of the clip length
@@ -55,6 +58,7 @@ class Filler:
         self._progress = progress
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end
         self._waiting: set[str] = set()  # clips that this run has not come to yet
+        self._shard_failed: dict[str, dict[str, str]] = {}  # of the shard that fills: key (hex) -> id, reason
 
     def fill(
         self,
@@ -71,7 +75,7 @@ class Filler:
             split: ids of clips that are windows now: what is listed of them no longer counts
 
         Raises:
-            Interrupted: Ctrl-C; the unfinished shard is dropped, what is finished stays.
+            Interrupted: Ctrl-C; all batches that were encoded by then stay.
         """
         self._result.complete = False
         self._clips: dict[bytes, Clip] = {}
@@ -92,10 +96,9 @@ class Filler:
             self._take_sample(pending)
             self._write(self._mine(pending), pending)
             self._writer.refresh()
-            unfinished = self._writer.plan(())
-            self._result.complete = not any(key in pending for own in unfinished.values() for key in own)
+            self._result.complete = not any(map(self._writer.lacks, self._clips))
         except KeyboardInterrupt:
-            self._writer.abort()
+            self._cut_short()
             raise Interrupted(
                 f"stopped; {len(self._writer.done_keys)} clips are stored in {self._result.cache}: "
                 "run the same command again to go on"
@@ -103,6 +106,14 @@ class Filler:
         finally:
             self._count_cut()
             self._list_failed({*split, *(clip.id for clip in clips)})
+
+    def _cut_short(self) -> None:
+        """Keep what the unfinished shard holds; the clips that it lacks are planned anew by the next run."""
+        try:
+            self._writer.cut_shard(self._shard_failed)
+        except FeatcacheError as error:  # a full disk, say: the shards before it stay
+            _log.info("the unfinished shard is dropped: %s", error)
+        self._writer.abort()
 
     def _list_failed(self, ids: set[str]) -> None:
         """List the clips that could not be decoded; of several writers the last one does."""
@@ -214,18 +225,18 @@ class Filler:
                     self._waiting.difference_update(pending[key].id for key in keys)
                     bar.update(len(keys) + 0 * len(list(sounds)))
                     continue
+                self._shard_failed = {}
                 self._writer.begin_shard(shard)
                 self._copy([key for key in keys if key in self._copies], pending)
                 bar.update(len(keys) - len(new[shard]))
-                failed = {}
                 for key, (clip, sound) in zip(new[shard], sounds, strict=True):
                     bar.update()
                     if reason := self._push(batcher, key, clip, sound):
-                        failed[key.hex()] = {"id": clip.id, "reason": reason}
+                        self._shard_failed[key.hex()] = {"id": clip.id, "reason": reason}
                 # No batch reaches over the end of a shard: whoever writes it, and whenever, makes the same
                 # batches, and so the same bytes.
                 batcher.flush()
-                self._writer.end_shard(failed)
+                self._writer.end_shard(self._shard_failed)
 
     def _copy(self, keys: Iterable[bytes], pending: Mapping[bytes, Clip]) -> None:
         for key in keys:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featcache.encoders.base import Encoded, Encoder
 from featcache.errors import InputError
+from featcache.extraction.interrupts import held_back
 
 T = TypeVar("T")
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -121,11 +122,12 @@ class Batcher(Generic[T]):
             event.synchronize()
         tokens = {layer: value.cpu().float() for layer, value in encoded.tokens.items()}
         cls = encoded.cls and {layer: value.cpu().float() for layer, value in encoded.cls.items()}
-        for row, (item, valid) in enumerate(items):
-            own = {layer: value[row] for layer, value in tokens.items()}
-            self._sink(
-                item, ClipTokens(own, cls and {layer: value[row] for layer, value in cls.items()}, valid)
-            )
+        with held_back():  # a run that is stopped has whole batches, so the next one makes the same ones
+            for row, (item, valid) in enumerate(items):
+                own = {layer: value[row] for layer, value in tokens.items()}
+                self._sink(
+                    item, ClipTokens(own, cls and {layer: value[row] for layer, value in cls.items()}, valid)
+                )
 
 
 def _to_host(encoded: Encoded) -> Encoded:

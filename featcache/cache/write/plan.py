@@ -36,11 +36,6 @@ class ShardPlan:
     def __contains__(self, shard: int) -> bool:
         return any(first <= shard < self._end(first) for first in self._parts)
 
-    @property
-    def keys(self) -> set[bytes]:
-        """The keys of all planned clips."""
-        return set[bytes]().union(*self._parts.values())
-
     def add(self, keys: Iterable[bytes], after: Iterable[int]) -> None:
         """Plan further clips, in this order, in shards after those planned and those in ``after``.
 

@@ -87,14 +87,15 @@ class ShardQueue:
         if self.room == 0 and not self._planned:
             self.end_shard()
 
-    def end_shard(self, failed: Mapping[str, dict[str, str]] | None = None) -> None:
+    def end_shard(self, failed: Mapping[str, dict[str, str]] | None = None, *, if_any: bool = False) -> None:
         """Have the shard that fills made durable, however few clips it has.
 
         Args:
             failed: clips that were to be in it, as in `Entry`
+            if_any: leave it as it is where it has none
         """
         self.check()
-        self._writer.submit(self._end, dict(failed or {}))
+        self._writer.submit(self._end, dict(failed or {}), if_any)
         self.room = self._layout.shard_rows
 
     def settle(self) -> None:
@@ -152,9 +153,9 @@ class ShardQueue:
             self._number += 1
         return self._shard
 
-    def _end(self, failed: dict[str, dict[str, str]]) -> None:
+    def _end(self, failed: dict[str, dict[str, str]], if_any: bool) -> None:
         self._wait_for_sealer()  # at most one full shard is not durable yet
-        if self._shard is not None and self._failure is None:
+        if self._shard is not None and self._failure is None and not (if_any and not self._shard.ids):
             self._sealing = self._sealer.submit(self._seal, self._shard, failed)
             self._shard = None
 

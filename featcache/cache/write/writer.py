@@ -54,6 +54,7 @@ class CacheWriter:
         self._attributes["complete"] = False  # until `close`
         finished = recover(path, self.layout, alone=self._alone)
         self._queue = ShardQueue(path, self.layout, self._attributes, finished)
+        self._known = len(finished.counts)  # finished shards whose keys are among `done_keys`
         self._write_metadata()
         self._held: list[GivenClip] | None = [] if self.layout.channels and not finished.counts else None
         if self.layout.scales_channels and (scales := stored_scales(path, self.layout)):
@@ -95,22 +96,40 @@ class CacheWriter:
             Every planned shard that is not finished, with the keys of its clips.
         """
         wanted = list(dict.fromkeys(keys))
+        self._read_again()
         finished = self._queue.finished
-        finished.read_again()
         with writing(self.path):
             plan = ShardPlan(self.path, self.layout.shard_rows)
-            while missing := _without(wanted, plan.keys, self.done_keys):
+            while missing := self._unplanned(wanted, plan):
                 plan.add(missing, finished.counts)
             plan.add(again, finished.counts)
         return {shard: own for shard, own in plan.shards() if shard not in finished.counts}
 
+    def _unplanned(self, keys: Iterable[bytes], plan: ShardPlan) -> list[bytes]:
+        """Those that are neither stored nor failed, and that no unfinished shard is for.
+
+        A shard that was cut short is finished, so what it was to hold besides is among them.
+        """
+        finished = self._queue.finished
+        tried = {bytes.fromhex(key) for key in finished.failed}
+        planned = {key for shard, own in plan.shards() if shard not in finished.counts for key in own}
+        return [key for key in keys if key not in planned and not (key in self.done_keys or key in tried)]
+
+    def lacks(self, key: bytes) -> bool:
+        """Whether a clip is neither stored nor known to have failed."""
+        return key not in self.done_keys and key.hex() not in self.failed
+
     def refresh(self) -> None:
         """Wait until the shards that were ended are durable, and take in those of other writers."""
         self._queue.settle()
-        before = len(self._queue.finished.counts)
-        self._queue.finished.read_again()
-        if len(self._queue.finished.counts) != before:
-            self._queue.done_keys |= finished_keys(self.path, self._queue.finished)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        finished = self._queue.finished
+        finished.read_again()
+        if len(finished.counts) != self._known:
+            self._known = len(finished.counts)
+            self._queue.done_keys |= finished_keys(self.path, finished)
 
     def is_finished(self, shard: int) -> bool:
         """Whether a shard is finished by now, by whichever writer."""
@@ -128,6 +147,15 @@ class CacheWriter:
         """
         self._let_go()
         self._queue.end_shard(failed)
+
+    def cut_shard(self, failed: Mapping[str, dict[str, str]] | None = None) -> None:
+        """End the shard that fills, if it has clips, and wait until it is durable.
+
+        `plan` then plans anew what it was to hold besides.
+        """
+        self._let_go()
+        self._queue.end_shard(failed, if_any=True)
+        self._queue.settle()
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:
@@ -315,8 +343,3 @@ class CacheWriter:
             self._queue.stop()
         finally:
             self._lock.release()
-
-
-def _without(keys: Sequence[bytes], *others: set[bytes]) -> list[bytes]:
-    known = set[bytes]().union(*others)
-    return [key for key in keys if key not in known]
