@@ -41,7 +41,11 @@ def load_manifest(
 
 
 def read_manifest(
-    path: str | Path, *, path_column: str | None = None, label_column: str | None = None
+    path: str | Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> Manifest:
     """Read a CSV with the header ``path,labels`` and optional ``id,start,end,split,fold,group``.
 
@@ -53,6 +57,7 @@ def read_manifest(
     Args:
         path_column: the column to take for ``path``
         label_column: the column to take for ``labels``
+        group_column: the column to take for ``group``
 
     Raises:
         MissingError: there is no such file.
@@ -66,9 +71,10 @@ def read_manifest(
             f"{path} is a folder, not a CSV file; read a folder of class folders with from_folders",
             options=("from_folders",),
         )
-    named = {"path": path_column, "labels": label_column}
+    named = {"path": path_column, "labels": label_column, "group": group_column}
     given = {name: column for name, column in named.items() if column}
-    rows, notes = read_table(path, REQUIRED, OPTIONAL, given)
+    required = (*REQUIRED, "group") if group_column else REQUIRED
+    rows, notes = read_table(path, required, [name for name in OPTIONAL if name not in required], given)
     splits: dict[str, str] = {}
     clips = tuple(_clip(path, line, row, splits) for line, row in rows)
     notes += [f"split {own!r} is taken for {split}" for own, split in splits.items()]
