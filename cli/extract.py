@@ -43,6 +43,36 @@ SHOWN_FAILURES = 3
 @click.option(
     "--hop", "hop_seconds", type=float, help="Time between window starts [s]; the window length by default."
 )
+@click.option(
+    "--variants",
+    type=click.IntRange(1),
+    help="Store so many augmented variants of each train clip, too; none unless given.",
+)
+@click.option(
+    "--mixup",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    help="Probability that a variant has other train clips over it (labels: the union).",
+)
+@click.option(
+    "--mixup-snr",
+    type=float,
+    nargs=2,
+    default=(2.0, 30.0),
+    show_default=True,
+    help="Lowest and highest level of a clip against what is laid over it [dB].",
+)
+@click.option(
+    "--mixup-sources",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="The most clips that are laid over one.",
+)
+@click.option(
+    "--variant-seed", type=click.IntRange(0), default=0, show_default=True, help="Of what variants draw."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--dtype",
@@ -113,6 +143,7 @@ def extract(
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
+    featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
     torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
     """  # fmt: skip
     from featcache.extraction.extract import extract as run

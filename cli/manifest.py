@@ -32,10 +32,21 @@ SHOWN = 5
 @click.option("--keep", help="Only these labels, with ; between.")
 @click.option("--drop", help="Not these labels, with ; between.")
 @click.option("--min-count", type=click.IntRange(1), default=1, help="No label of fewer clips than this.")
+@click.option(
+    "--valid", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Mark this share of the train clips as valid, stratified, recordings kept whole.",
+)  # fmt: skip
+@click.option(
+    "--test", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Mark this share as test, likewise, before valid is drawn.",
+)  # fmt: skip
+@click.option("--group", "group_column", help="The column of recordings (site, uploader), if not group.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 def manifest(
     source: str, root: Path | None, out: Path | None, splits: tuple[str, ...], allow_missing: bool,
-    check: bool, map_file: Path | None, keep: str | None, drop: str | None, min_count: int, as_json: bool,
+    check: bool, map_file: Path | None, keep: str | None, drop: str | None, min_count: int,
+    valid: float | None, test: float | None, group_column: str | None, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a manifest of a data set, or say what one holds.
 
@@ -47,13 +58,17 @@ def manifest(
     featcache manifest esc50 data/ESC-50-master --out esc50.csv
     featcache manifest as20k data/audioset --allow-missing --check
     featcache manifest clips.csv --keep 'dog;rain' --min-count 5 --out few.csv
+    featcache manifest clips.csv --test 0.2 --valid 0.1 --group uploader --out split.csv
     """  # fmt: skip
     from featcache.manifest.review import contents, review
 
-    prepared, clips, events = _read(source, root, splits, allow_missing or check)
+    prepared, clips, events = _read(source, root, splits, allow_missing or check, group_column)
     words = {"keep": _words(keep), "drop": _words(drop)}
     if map_file or keep or drop or min_count > 1:
         clips, events = _select(clips, events, map_file, min_count, **words)
+    for part, share in (("test", test), ("valid", valid)):
+        if share:
+            clips = _draw(clips, part, share, seed)
     for note in clips.notes:
         click.echo(note, err=True)
     if out:
@@ -73,20 +88,22 @@ def manifest(
 
 
 def _read(
-    source: str, root: Path | None, splits: tuple[str, ...], allow_missing: bool
+    source: str, root: Path | None, splits: tuple[str, ...], allow_missing: bool, group_column: str | None
 ) -> "tuple[Prepared | None, Manifest, list[Event]]":
     from dataclasses import replace
 
     from featcache.datasets.prepare import named_source, prepare
     from featcache.errors import InputError
-    from featcache.manifest import load_manifest
+    from featcache.manifest import load_manifest, read_manifest
     from featcache.manifest.events import events_file, read_events
 
     named = (source, root) if root is not None else named_source(source)
     if named:
+        if group_column:
+            raise InputError("a data set has its own groups; leave group out", options=("group_column",))
         prepared = prepare(*named, splits=splits, allow_missing=allow_missing)
         return prepared, prepared.manifest, list(prepared.events)
-    own = load_manifest(source)
+    own = read_manifest(source, group_column=group_column) if group_column else load_manifest(source)
     kept = tuple(clip for clip in own if not splits or clip.split in splits)
     if not kept:
         raise InputError(f"{source} has no clip of {' or '.join(splits)}", options=("splits",))
@@ -94,6 +111,12 @@ def _read(
     events = [event for one in read_events(beside).values() for event in one] if beside.is_file() else []
     ids = {clip.id for clip in kept}
     return None, replace(own, clips=kept), [event for event in events if event.id in ids]
+
+
+def _draw(clips: "Manifest", part: str, share: float, seed: int) -> "Manifest":
+    from featcache.heads.data.draw import draw_split
+
+    return draw_split(clips, part, share, seed=seed, progress=True)
 
 
 def _words(text: str | None) -> list[str]:

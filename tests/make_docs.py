@@ -103,6 +103,17 @@ featcache manifest clips.csv --keep 'dog;rain' --out two.csv
 featcache manifest two.csv --check
 ```
 
+**Splits**: `--valid 0.1` marks a tenth of the train clips as valid, `--test 0.2` a fifth as test (of all
+clips, where none has a split): stratified by label from the rarest on, as a probe holds clips out, with
+clips of one file, of equal audio or of one `group` kept together; `--group uploader` takes another column
+for that. Recordings are large pieces: with 600 clips of 150 recordings and 20 labels, the share of a label
+is off by 0.02 in the mean (iterative stratification of Sechidis et al. 2011: 0.017, chance: 0.05). A manifest
+whose splits tear a recording fails `--check`, with the rows named, and a probe refuses it.
+
+```bash
+featcache manifest clips.csv --split train --valid 0.1 --out held.csv
+```
+
 **Few shots**: `featcache fewshot M.csv --shots 64 --seed 1 --out M64.csv` draws as Bird-MAE does: train
 clips with a single label of recordings of at most 20 s, one of each recording first. Draws for fewer shots
 are part of those for more (Bird-MAE draws anew). Classes with fewer clips are named.
@@ -110,6 +121,27 @@ are part of those for more (Bird-MAE draws anew). Classes with fewer clips are n
 ```bash
 featcache fewshot clips.csv --shots 2 --seed 1 --out few.csv
 ```
+
+**Augmented variants** of train clips, stored beside them (valid and test have none):
+
+```console
+featcache extract hsn-64.csv --encoder birdmae --variants 5 --mixup 0.9 --out caches/hsn-64.zarr
+featcache probe caches/hsn-64.zarr --head protobin  # the manifest in the cache, clips.csv, lists them
+```
+
+A variant is mixed with probability `--mixup`, else it is a copy, which takes no room. It gets one to
+`--mixup-sources` (3) other train clips, all different, each turned round its end by a random share of its
+length and repeated or cut to the clip's; a level is drawn from `--mixup-snr` (2 to 30 dB), and each is laid
+so far below what is there by then. Labels are the union, so a single-label set becomes multi-label. The
+column `variant` of the cache's manifest says what is in each: ids, digests of their audio, shifts, level.
+The draw follows from `--variant-seed`, the clip's audio and the set of train clips, not from their order;
+with more train clips it is another. A cache with variants has a fingerprint of its own. A probe that holds
+out clips, or draws shots, leaves out variants in which anything is not a train clip of its own.
+
+These are the rules of BirdSet's `MultilabelMix` with Bird-MAE's values. What the paper stored (five
+variants, p = 0.9) is known no further, so this is chosen here: the clip itself stays as a sixth, partners
+come from the manifest's train clips (draw the few shots first), and each variant draws how many lie over it
+where the original draws that once a batch.
 
 **Event times** (strong labels), where a set has them, are written beside the manifest: `M.events.csv` for
 `M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `Explainer` in

@@ -43,8 +43,7 @@ def tokens(cache: Path) -> dict[str, np.ndarray[Any, Any]]:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded, as they are."""
-    from featcache.audio import decode_ahead
-    from featcache.extraction import canaries
+    from featcache.audio import mixup
 
     opened: list[Path] = []
 
@@ -52,8 +51,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(path)
         return load_clip(path, **rest)
 
-    monkeypatch.setattr(decode_ahead, "load_clip", load)
-    monkeypatch.setattr(canaries, "load_clip", load)
+    monkeypatch.setattr(mixup, "load_clip", load)
     return opened
 
 
@@ -341,7 +339,7 @@ def test_windows_pass_over_a_damaged_file_and_list_it(make_manifest: Make, tmp_p
 def test_a_stopped_run_forgets_no_failure_that_it_did_not_come_to(
     make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.audio import decode_ahead
+    from featcache.audio import mixup
 
     manifest = make_manifest(4)
     (tmp_path / "audio/3.wav").write_bytes(b"")
@@ -350,7 +348,7 @@ def test_a_stopped_run_forgets_no_failure_that_it_did_not_come_to(
     def stop(path: Path, **rest: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decode_ahead, "load_clip", stop)
+    monkeypatch.setattr(mixup, "load_clip", stop)
     with pytest.raises(Interrupted):
         extract(make_manifest(6), out=tmp_path / "c.zarr", **SETTINGS)
     assert list(failed_clips(tmp_path / "c.zarr")) == ["audio/3.wav"]

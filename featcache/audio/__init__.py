@@ -3,6 +3,7 @@
 - ``load``: one segment of one file as a mono waveform at a given rate
 - ``opening``: files whose headers can be believed
 - ``container``: whether a file is all there
+- ``mixup``: clips laid over a clip
 - ``resample``: one rate to another, in bounded memory
 - ``decode_ahead``: many of them, in order, on threads
 - ``fbank``: Kaldi's log-mel filter bank

@@ -6,13 +6,15 @@ thread of torch: as many again in each of them would keep the encoder from the c
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from types import MappingProxyType
 
 import torch
 
-from featcache.audio.load import Decoded, load_clip
+from featcache.audio.load import Decoded
+from featcache.audio.mixup import decode_clip
 from featcache.errors import AudioError
 from featcache.manifest import Clip
 
@@ -25,21 +27,22 @@ def decode_ahead(
     workers: int,
     ahead: int,
     accept_truncated: bool = False,
+    partners: Mapping[str, Clip] = MappingProxyType({}),
 ) -> Iterator[tuple[Clip, Decoded | AudioError]]:
     """Yield each clip, in order, with its waveform or the reason why it has none.
 
     Args:
         workers: threads
         ahead: clips decoded before they are asked for
+        partners: clips by id, for variants that others lie over
     """
 
     def decode(clip: Clip) -> Decoded | AudioError:
         try:
-            return load_clip(
-                clip.path,
+            return decode_clip(
+                clip,
+                partners,
                 sample_rate=sample_rate,
-                start=clip.start,
-                end=clip.end,
                 max_seconds=max_seconds,
                 accept_truncated=accept_truncated,
             )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from featcache.audio.load import load_clip
+from featcache.audio.mixup import decode_clip
 from featcache.cache import TokenCache
 from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError, MismatchError
@@ -23,8 +23,13 @@ STORED = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3, "int8": 3e-2, "int
 COMPUTED = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
 
-def check_canaries(cache: TokenCache, clips: Mapping[bytes, Clip], runner: Runner) -> int:
+def check_canaries(
+    cache: TokenCache, clips: Mapping[bytes, Clip], runner: Runner, partners: Mapping[str, Clip]
+) -> int:
     """Encode up to three of ``clips`` that ``cache`` holds and compare; the number compared.
+
+    Args:
+        partners: clips by id, for variants that others lie over
 
     Raises:
         MismatchError: the encoder no longer says what it said; the message gives the difference.
@@ -32,13 +37,13 @@ def check_canaries(cache: TokenCache, clips: Mapping[bytes, Clip], runner: Runne
     keys = list(clips)
     held = [(row, clips[key]) for key, row in zip(keys, cache.rows_of(keys), strict=True) if row is not None]
     chosen = {round(index * (len(held) - 1) / (COUNT - 1)) for index in range(COUNT)} if held else set()
-    return sum(_compare(cache, *held[index], runner) for index in sorted(chosen))
+    return sum(_compare(cache, *held[index], runner, partners) for index in sorted(chosen))
 
 
-def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner) -> bool:
+def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner, partners: Mapping[str, Clip]) -> bool:
     rate, seconds = runner.encoder.sample_rate, decode_seconds(runner.encoder)
     try:
-        sound = load_clip(clip.path, sample_rate=rate, start=clip.start, end=clip.end, max_seconds=seconds)
+        sound = decode_clip(clip, partners, sample_rate=rate, max_seconds=seconds)
     except AudioError:
         return False  # the file went away after its digest was remembered: nothing to compare
     encoded = runner.tokens_of([sound.waveform])[0]

@@ -6,9 +6,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import CLIP_SECONDS, Rule, check, count_up_to, seconds_from
-from featcache.audio.resample import RESAMPLER
-from featcache.cache import CacheLayout, CacheWriter, TokenCache
+from featcache.arguments import (
+    CLIP_SECONDS,
+    FROM_ZERO,
+    SHARE,
+    Rule,
+    check,
+    count_up_to,
+    is_number,
+    seconds_from,
+)
+from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
 from featcache.cache.format.durable import writing
@@ -20,16 +28,17 @@ from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
 from featcache.extraction.fill import Filler
+from featcache.extraction.fingerprint import layout_of
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
+from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
 from featcache.output import writable
 from featcache.records import CLIPS, WINDOWS, add_run
-from featcache.weights.checkpoint import weights_digest
 
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
@@ -43,7 +52,16 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
     "window_seconds": WINDOW_SECONDS,
     "hop_seconds": WINDOW_SECONDS,
-}
+    "variants": count_up_to(1000),
+    "mixup": SHARE,
+    "mixup_snr": Rule(
+        "two numbers, the lower first (dB)",
+        lambda pair: isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
+        and -200 <= pair[0] <= pair[1] <= 200,
+    ),
+    "mixup_sources": count_up_to(100),
+    "variant_seed": FROM_ZERO,
+}  # fmt: skip
 
 
 def extract(
@@ -65,6 +83,11 @@ def extract(
     shard_clips: int | None = None,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
+    variants: int | None = None,
+    mixup: float = 0.9,
+    mixup_snr: Sequence[float] = (2.0, 30.0),
+    mixup_sources: int = 3,
+    variant_seed: int = 0,
     reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
     accept_truncated: bool = False,
@@ -88,6 +111,11 @@ def extract(
         threads: of torch on the CPU until this returns; torch's number unless given. Decoding has ``workers``
         window_seconds: [s] split longer clips into windows of this length instead of cutting them
         hop_seconds: [s] between window starts; the length of a window unless given
+        variants: of each train clip, so many augmented ones are stored beside it; none unless given
+        mixup: the probability that a variant has other train clips laid over it, its labels being the union
+        mixup_snr: [dB] lowest and highest level of a clip against one that is laid over it
+        mixup_sources: the most clips that are laid over one
+        variant_seed: of what is drawn for variants
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
         accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
@@ -107,7 +135,9 @@ def extract(
         {
             "clip_seconds": clip_seconds, "dtype": dtype, "batch_size": batch_size, "workers": workers,
             "threads": threads, "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
-            "window_seconds": window_seconds, "hop_seconds": hop_seconds,
+            "window_seconds": window_seconds, "hop_seconds": hop_seconds, "variants": variants,
+            "mixup": mixup, "mixup_snr": mixup_snr, "mixup_sources": mixup_sources,
+            "variant_seed": variant_seed,
         },
     )  # fmt: skip
     share = share_of(writer)
@@ -135,16 +165,23 @@ def extract(
     clips = manifest
     if window_seconds is not None:
         clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
+    augment = variants and Mixup(
+        variants=variants, mixup=mixup, mixup_snr=(mixup_snr[0], mixup_snr[1]), mixup_sources=mixup_sources,
+        seed=variant_seed,
+    )  # fmt: skip
+    keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
+    if augment:
+        clips = with_variants(clips, keys, augment)
+        keys = clip_keys(clips.clips)
     result = Extraction(
         cache=Path(out), manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}"
     )
-    layout = _layout(runner, name, store_dtype, codec, shard_clips)
-    keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
+    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
     with (
         limited(threads),
         CacheWriter.create_or_open(result.cache, layout, alone=share.count == 1) as store,
     ):
-        if window_seconds is not None or manifest.own_columns:
+        if window_seconds is not None or manifest.own_columns or augment:
             # What probe reads by default: the file it was made from does not say it all.
             result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
             with writing(result.cache):
@@ -218,42 +255,6 @@ def _name(encoder: str) -> str:
         return "custom:" + encoder.rsplit(":", 1)[1]
     folder = Path(encoder.removeprefix("hf:")).expanduser()
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
-
-
-def fingerprint_of(runner: Runner, name: str) -> dict[str, Any]:
-    """What tokens are of: equal fingerprints, equal tokens.
-
-    Args:
-        name: of the encoder, without the path to a user's file or folder
-    """
-    encoder = runner.encoder
-    return {
-        "encoder": name,
-        "weights": weights_digest(encoder),
-        "settings": encoder.settings(),
-        "clip_seconds": encoder.clip_seconds,
-        "audio": {"sample_rate": encoder.sample_rate, "downmix": "mean", "resampler": RESAMPLER},
-        "layers": list(runner.layers),
-        "compute_dtype": str(runner.dtype).removeprefix("torch."),
-    }
-
-
-def _layout(
-    runner: Runner, name: str, store_dtype: str, codec: str | None, shard_clips: int | None
-) -> CacheLayout:
-    encoder = runner.encoder
-    rows, columns = encoder.grid
-    return CacheLayout(
-        fingerprint=fingerprint_of(runner, name),
-        layers=runner.layers,
-        num_tokens=rows * columns,
-        dim=encoder.dim,
-        grid=encoder.grid,
-        has_cls=encoder.has_cls,
-        dtype=store_dtype,
-        codec=codec,
-        shard_clips=shard_clips,
-    )
 
 
 def _run_record(manifest: Path, runner: Runner, batch_size: int) -> dict[str, Any]:

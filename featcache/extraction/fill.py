@@ -79,8 +79,12 @@ class Filler:
         """
         self._result.complete = False
         self._clips: dict[bytes, Clip] = {}
+        self._ids: dict[bytes, list[str]] = {}  # all of one audio
+        self._partners = {clip.id: clip for clip in clips}
         for clip, key in zip(clips, keys, strict=True):
-            self._clips.setdefault(_unreadable_key(clip) if key is None else key, clip)
+            own = _unreadable_key(clip) if key is None else key
+            self._clips.setdefault(own, clip)
+            self._ids.setdefault(own, []).append(clip.id)
         self._unread = {_unreadable_key(clip) for clip, key in zip(clips, keys, strict=True) if key is None}
         pending = dict(self._clips)
         self._waiting.update(clip.id for clip in pending.values())
@@ -118,7 +122,7 @@ class Filler:
         for key, clip in self._clips.items():
             if key not in self._writer.done_keys and (clip.id in tried or key.hex() in noted):
                 reason = tried.get(clip.id) or noted[key.hex()]["reason"]
-                self._result.failed[clip.id] = reason
+                self._result.failed |= dict.fromkeys(self._ids[key], reason)
                 self._waiting.discard(clip.id)
         if self._share.count == 1:  # what an interrupted run did not come to keeps its entry
             record_failed(self._result.cache, ids - self._waiting, self._result.failed)
@@ -153,6 +157,7 @@ class Filler:
             workers=self._workers,
             ahead=2 * self._batch_size,
             accept_truncated=self._accept_truncated,
+            partners=self._partners,
         )
 
     def _count_cut(self) -> None:
@@ -168,7 +173,9 @@ class Filler:
         self._result.present = num_clips - len(pending)
         self._waiting.difference_update(clip.id for clip in present.values())
         if present:
-            self._result.canaries = check_canaries(TokenCache.open(self._result.cache), present, self._runner)
+            self._result.canaries = check_canaries(
+                TokenCache.open(self._result.cache), present, self._runner, self._partners
+            )
 
     def _find_copies(self, others: Sequence[TokenCache], pending: Mapping[bytes, Clip]) -> None:
         """Where other caches hold what is wanted; the same canaries guard them."""
@@ -178,7 +185,7 @@ class Filler:
             keys = [key for key in pending if key not in self._copies]
             rows = {key: row for key, row in zip(keys, other.rows_of(keys), strict=True) if row is not None}
             wanted = {key: pending[key] for key in rows}
-            self._result.canaries += check_canaries(other, wanted, self._runner)
+            self._result.canaries += check_canaries(other, wanted, self._runner, self._partners)
             self._copies |= {key: (other, row) for key, row in rows.items()}
 
     def _take_sample(self, pending: Mapping[bytes, Clip]) -> None:

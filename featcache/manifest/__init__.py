@@ -10,6 +10,7 @@
 - ``review``: what a manifest and its audio hold
 - ``windows``: long recordings as runs of windows
 - ``events``: strong labels, a CSV file beside a manifest
+- ``variant``, ``variants``: augmented clips: what one is made of, and how many are drawn
 - ``digests``: what a clip is: a digest of its audio's bytes and its segment
 """
 

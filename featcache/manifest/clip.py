@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featcache.errors import InputError
 from featcache.manifest.files import file_problem
+from featcache.manifest.variant import Variant
 
 SPLITS = ("train", "valid", "test")
 # What else data sets call them.
@@ -42,6 +43,7 @@ class Clip:
     split: str | None = None
     fold: str | None = None
     group: str | None = None  # the recording or site; a split that is drawn keeps it whole
+    variant: Variant | None = None  # where it is an augmented one: what it is made of
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Manifest:
         for clip in self.clips:
             row = [clip.id, clip.start, clip.end, sorted(clip.labels), clip.split, clip.fold]
             row += [] if clip.group is None else [clip.group]  # without the column: as ever
+            row += [] if clip.variant is None else [clip.variant.text()]
             state.update(json.dumps(row).encode() + b"\n")
         return state.hexdigest()
 

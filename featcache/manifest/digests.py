@@ -21,6 +21,7 @@ from featcache.errors import FeatcacheError
 from featcache.home import home
 from featcache.manifest.clip import Clip
 from featcache.manifest.files import file_problem
+from featcache.manifest.variant import keys_in
 from featcache.parquet import is_embedded, on_disk
 
 # A file that changed this recently may change again without its time stamps moving on.
@@ -47,9 +48,15 @@ def clip_keys(clips: Iterable[Clip], *, rehash: bool = False, progress: bool = F
     clips = list(clips)
     digests = file_digests(dict.fromkeys(clip.path for clip in clips), rehash=rehash, progress=progress)
     return [
-        None if digest is None else clip_key(digest, clip.start, clip.end)
+        None if digest is None else _with_sources(clip_key(digest, clip.start, clip.end), clip)
         for clip, digest in ((clip, digests[clip.path]) for clip in clips)
     ]
+
+
+def _with_sources(key: bytes, clip: Clip) -> bytes:
+    """A variant's key; that of its clip where nothing lies over it, for then it sounds the same."""
+    sources = keys_in(clip.variant.sources) if clip.variant else b""
+    return hashlib.blake2b(key + sources, digest_size=16).digest() if sources else key
 
 
 def file_digests(

@@ -40,7 +40,7 @@ def few_shot(manifest: Manifest, shots: int, *, seed: int, max_seconds: float = 
     """
     if shots < 1:
         raise InputError(f"shots is {shots}; wanted 1 or more", options=("shots",))
-    train = [clip for clip in manifest if clip.split == "train"]
+    train = [clip for clip in manifest if clip.split == "train" and clip.variant is None]
     if not train:
         raise InputError(
             f"{manifest.path} marks no clip as train; few shots are drawn from those: fill its column 'split'"

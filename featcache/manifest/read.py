@@ -12,9 +12,10 @@ from featcache.manifest.clip import SPLIT_NAMES, Clip, Manifest, seconds_text
 from featcache.manifest.files import FOLDER, file_problem, printable
 from featcache.manifest.folders import from_folders
 from featcache.manifest.table import read_table
+from featcache.manifest.variant import read_variant
 
 REQUIRED = ("path", "labels")
-OPTIONAL = ("id", "start", "end", "split", "fold", "group")
+OPTIONAL = ("id", "start", "end", "split", "fold", "group", "variant")
 
 
 def load_manifest(
@@ -40,7 +41,11 @@ def load_manifest(
 
 
 def read_manifest(
-    path: str | Path, *, path_column: str | None = None, label_column: str | None = None
+    path: str | Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> Manifest:
     """Read a CSV with the header ``path,labels`` and optional ``id,start,end,split,fold,group``.
 
@@ -52,6 +57,7 @@ def read_manifest(
     Args:
         path_column: the column to take for ``path``
         label_column: the column to take for ``labels``
+        group_column: the column to take for ``group``
 
     Raises:
         MissingError: there is no such file.
@@ -65,9 +71,10 @@ def read_manifest(
             f"{path} is a folder, not a CSV file; read a folder of class folders with from_folders",
             options=("from_folders",),
         )
-    named = {"path": path_column, "labels": label_column}
+    named = {"path": path_column, "labels": label_column, "group": group_column}
     given = {name: column for name, column in named.items() if column}
-    rows, notes = read_table(path, REQUIRED, OPTIONAL, given)
+    required = (*REQUIRED, "group") if group_column else REQUIRED
+    rows, notes = read_table(path, required, [name for name in OPTIONAL if name not in required], given)
     splits: dict[str, str] = {}
     clips = tuple(_clip(path, line, row, splits) for line, row in rows)
     notes += [f"split {own!r} is taken for {split}" for own, split in splits.items()]
@@ -81,12 +88,14 @@ def write_manifest(path: str | Path, clips: Sequence[Clip]) -> None:
     """
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow([*REQUIRED, *OPTIONAL])
+    varied = any(clip.variant for clip in clips)
+    rows.writerow([*REQUIRED, *OPTIONAL] if varied else [*REQUIRED, *OPTIONAL[:-1]])
     for clip in clips:
         end = "" if clip.end is None else repr(clip.end)
         times = [repr(clip.start), end]
         labels = ";".join(clip.labels)
         parts = [clip.split or "", clip.fold or "", clip.group or ""]
+        parts += [clip.variant.text() if clip.variant else ""] if varied else []
         rows.writerow(map(printable, [str(clip.path.absolute()), labels, clip.id, *times, *parts]))
     replace_file(Path(path), text.getvalue().encode())
 
@@ -118,6 +127,7 @@ def _clip(source: Path, line: int, row: dict[str, str], splits: dict[str, str]) 
         split=split,
         fold=cells["fold"] or None,
         group=cells["group"] or None,
+        variant=read_variant(where, cells["variant"]) if cells["variant"] else None,
     )
 
 

@@ -95,7 +95,8 @@ def _planned(study: StudyFile, cell: StudyCell, source: StudySource | None, no_w
     there = _bytes_there(cell.cache) if state in ("done", "to probe") else None
     clips = len(source.manifest)
     size = clip_bytes(cell)
-    guess = None if size is None else size * clips
+    train = sum(clip.split == "train" for clip in source.manifest)
+    guess = None if size is None else size * (clips + cell.extract.get("variants", 0) * train)
     return PlannedCell(
         cell=cell, state=state, clips=clips, hours=source.hours,
         num_bytes=guess if there is None else there, estimated=there is None,

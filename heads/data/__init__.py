@@ -1,6 +1,7 @@
 """From a cache and labels to batches.
 
 - ``tasks``: what is asked: which rows train, select and test which labels
+- ``draw``: a split drawn for a manifest that lacks one
 - ``splits``: which clip is train, valid or test
 - ``groups``: which clips are of one recording, and no two splits may share
 - ``checks``: what of a question cannot be judged

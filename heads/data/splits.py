@@ -65,6 +65,25 @@ def splits_of(
     return list(split)
 
 
+def set_aside_variants(clips: Sequence[Clip], chosen: dict[str, list[int]]) -> list[int]:
+    """Take augmented variants out of all parts: those of train come back once it is known what trains.
+
+    Returns:
+        The variants of train.
+    """
+    found = [number for number in chosen["train"] if clips[number].variant]
+    for part, own in chosen.items():
+        chosen[part] = [number for number in own if not clips[number].variant]
+    return found
+
+
+def with_whole_variants(clips: Sequence[Clip], train: list[int], variants: Sequence[int]) -> list[int]:
+    """Train clips, and the variants in which nothing is but train clips."""
+    ids = {clips[number].id for number in train}
+    own = [(number, clips[number].variant) for number in variants]
+    return train + [number for number, variant in own if variant and variant.ids <= ids]
+
+
 def hold_out(
     items: Sequence[T],
     fraction: float,

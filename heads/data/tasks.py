@@ -18,7 +18,13 @@ from featcache.errors import InputError
 from featcache.heads.data.checks import check_labels, check_valid, say_doubts, say_short
 from featcache.heads.data.groups import groups_of, refuse_leaks
 from featcache.heads.data.shots import draw_shots
-from featcache.heads.data.splits import fold_names, hold_out, splits_of
+from featcache.heads.data.splits import (
+    fold_names,
+    hold_out,
+    set_aside_variants,
+    splits_of,
+    with_whole_variants,
+)
 from featcache.manifest import Clip, Manifest
 
 Kind = Literal["multi-label", "single-label"]
@@ -133,15 +139,19 @@ def questions(
     for fold in names:
         split = splits_of(clips, groups, fold=fold, seed=seed, say=say if fold == names[0] else _hush)
         chosen = {part: [n for n, own in enumerate(split) if own == part] for part in _PARTS}
+        variants = set_aside_variants(clips, chosen)
         classes = check_labels(manifest.path, clips, chosen, kind == "single-label")
         if not chosen["valid"]:
             _hold_out_valid(name, clips, groups, chosen, fold, seed, say)
         check_valid(manifest.path, len(chosen["valid"]))
         splits.append(chosen)
         part_of = partial(_part, joined, groups, classes=classes, kind=kind)
+        train = with_whole_variants(clips, chosen["train"], variants)
+        if variants and fold == names[0]:
+            _say_variants(name, len(variants), len(train) - len(chosen["train"]), say)
         task = Task(
             name=name, digest=manifest.digest, kind=kind, classes=classes, fold=fold,
-            train=part_of(chosen["train"]), valid=part_of(chosen["valid"]),
+            train=part_of(train), valid=part_of(chosen["valid"]),
         )  # fmt: skip
         test = Sealed(
             np.array([joined[number][1] for number in chosen["test"]], dtype=np.int64),
@@ -150,6 +160,7 @@ def questions(
         draws = _draws(clips, groups, chosen["train"], shots, seed)
         say_short(name, clips, chosen["train"], draws if fold == names[0] else (), say)
         for count, drawn in draws.items():
+            drawn = with_whole_variants(clips, drawn, variants)
             own = replace(task, train=part_of(drawn), shots=count, pool=len(task.train))
             found.append(Question(own, test))
         if "all" in shots:
@@ -181,6 +192,11 @@ def _hold_out_valid(
         f"{recordings[1]} of {sum(recordings)} recordings, seed {seed}) are held out to select on, "
         f"{len(chosen['train'])} train"
     )
+
+
+def _say_variants(name: str, count: int, used: int, say: Say) -> None:
+    left = f"; {count - used} are left out, because something in them is held out" if used < count else ""
+    say(f"{name}: {used} augmented variants of train clips train too{left}")
 
 
 def _draws(

@@ -14,7 +14,7 @@ from featcache.cache.write.given_clip import mean_token
 from featcache.devices import choose_device
 from featcache.encoders import build_encoder
 from featcache.errors import InputError, MismatchError
-from featcache.extraction.extract import fingerprint_of
+from featcache.extraction.fingerprint import fingerprint_of
 from featcache.extraction.runner import ClipTokens, Runner
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch, Need

@@ -209,6 +209,7 @@ def text() -> str:
     own = {
         "esc50": "probe = { folds = true }\n",
         **dict.fromkeys(BIRDS, "fewshot = { shots = 8, seed = 1 }\n"),
+        "hsn": "fewshot = { shots = 8, seed = 1 }\nextract = { variants = 2 }\n",
     }
     datasets = "".join(
         f'[datasets.{name}]\nsource = "{source}"\nallow_missing = true\n{own.get(name, "")}'

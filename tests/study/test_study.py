@@ -82,6 +82,8 @@ def test_one_command_gives_the_papers_table_with_its_numbers_beside_ours(whole: 
     assert list(told["missing"]) == ["encoder beats"]
     assert "BEATs_iter3_plus_AS2M.pt (pre-trained) from github.com" in told["missing"]["encoder beats"]
     assert {r["dataset"]: r["clips"] for r in told["cells"]} == CLIPS | dict.fromkeys(BIRDS, 22)  # 8 + 8 + 6
+    train = {bird: _train_clips(file, bird) for bird in ("hsn", "pow")}
+    assert train["pow"] == 14 < train["hsn"]  # with variants
     report = (file.parent / "results/report/report.md").read_text()
     assert "14 of 42 cells are done" in report
     assert "* encoder beats: no weights at" in report
@@ -95,6 +97,11 @@ def test_one_command_gives_the_papers_table_with_its_numbers_beside_ours(whole: 
     assert dict(zip(names, cells, strict=True)) == {
         name: f"{100 * theirs[name]:.2f}†" if name in theirs else "" for name in names
     }
+
+
+def _train_clips(file: Path, dataset: str) -> int:
+    (own, *_) = read_results([file.parent / "results/cells/eat" / dataset])
+    return int(own["clips"]["train"])
 
 
 def test_a_cell_has_the_numbers_of_extract_and_probe_by_hand(
