@@ -144,7 +144,8 @@ come from the manifest's train clips (draw the few shots first), and each varian
 where the original draws that once a batch.
 
 **Event times** (strong labels), where a set has them, are written beside the manifest: `M.events.csv` for
-`M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `Explainer` in
+`M.csv`, with the columns `id,start,end,label`, in seconds of the clip; extracted in windows, each window has
+the parts that lie in it. `Explainer` in
 `featcache.heads.explain.explainer` holds against them where a prototype head found each class (`pointing()`:
 the share of events that it points into, and what that would be by chance). They are read and written so:
 
