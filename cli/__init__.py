@@ -1,7 +1,7 @@
 """The command line: words to calls. One file per command: parse, call, print.
 
 - ``main``: the command ``featcache``, and how errors leave it
-- ``demo``, ``manifest``, ``extract``, ``probe``, ``compare``, ``study``, ``fewshot``, ``cache``,
+- ``demo``, ``manifest``, ``extract``, ``probe``, ``predict``, ``compare``, ``study``, ``fewshot``, ``cache``,
   ``datasets``, ``encoders``, ``heads``: its subcommands
 - ``options``: options that several commands share
 - ``live``: the table of trials while they train

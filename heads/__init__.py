@@ -18,6 +18,7 @@ and around them:
 - ``probing``: ``probe``: search, train, test, record
 - ``report``: results compared, in tables and pictures
 - ``campaign``: a study as a file: encoders x data sets x heads to one table
+- ``predicting``: a trained head on new sound
 - ``explain``: what a head found where
 - ``testing``: does a head keep its contract?
 """

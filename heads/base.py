@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from featcache.heads.standardize import Standardizer
+
+if TYPE_CHECKING:
+    from featcache.heads.predicting.waveforms import Heard
 
 Reads = Literal["cls", "mean", "tokens", "tokens+cls", "layers"]
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None]  # tokens, cls, valid
@@ -50,6 +53,9 @@ class Head(nn.Module):
     needs_grid: ClassVar[bool] = False  # takes grid=(F, T): the order of the tokens matters
     direction_only: ClassVar[bool] = False  # a token's length does not matter: it may come as stored
     rates: ClassVar[Literal["dense", "prototypes"]] = "dense"  # which range of learning rates fits
+
+    # Of a head that ``load`` gave: what it hears in a waveform, see ``predicting.waveforms.LoadedHead``.
+    predict: "Callable[..., list[Heard]]"
 
     standardizer: Standardizer
     standardizes: bool = False  # has a standardizer, see ``standardize``

@@ -68,8 +68,11 @@ def load(path: str | Path, head: type[Head] | HeadSpec | None = None) -> Head:
     with torch.device("meta"):  # no memory yet: the sizes may be anything
         wanted = _kinds(_build(file, spec, "on the meta device, as load first does"))
     _compare(file, wanted)
+    from featcache.heads.predicting.waveforms import LoadedHead  # which needs the encoders, in seconds
+
     loaded = _build(file, spec)
     loaded.load_state_dict(_unpacked(file.tensors()))
+    loaded.predict = LoadedHead(loaded, file.config, file.path)
     return loaded.eval()
 
 

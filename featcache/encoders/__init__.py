@@ -9,6 +9,7 @@
 - ``hf``, ``hf_load``, ``hf_families``, ``hf_lengths``: any audio encoder of transformers
 - ``attention``, ``options``: how many heads a checkpoint has; what an encoder takes beyond weights and length
 - ``patches``, ``positions``, ``blocks``: padded patches, position tables, outputs of blocks
+- ``columns``: how far the columns of a token map are apart in time
 - ``classifier``, ``tried``: heads of fine-tuned checkpoints; one file through one encoder
 - ``testing``: the contract of an encoder as a check
 """

@@ -1,6 +1,7 @@
 """Stage one: every clip through a frozen encoder, once, into a token cache.
 
 - ``extract``: the entry: what is run, into which cache
+- ``fingerprint``: what the tokens are of
 - ``fill``: which clips are present, copied from another cache, or encoded
 - ``share``: which shards are this process's, where several fill one cache
 - ``result``: what a run did

@@ -16,8 +16,7 @@ from featcache.arguments import (
     is_number,
     seconds_from,
 )
-from featcache.audio.resample import RESAMPLER
-from featcache.cache import CacheLayout, CacheWriter, TokenCache
+from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
 from featcache.cache.format.durable import writing
@@ -29,6 +28,7 @@ from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
 from featcache.extraction.fill import Filler
+from featcache.extraction.fingerprint import layout_of
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
@@ -39,7 +39,6 @@ from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
 from featcache.output import writable
 from featcache.records import CLIPS, WINDOWS, add_run
-from featcache.weights.checkpoint import weights_digest
 
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
@@ -177,7 +176,7 @@ def extract(
     result = Extraction(
         cache=Path(out), manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}"
     )
-    layout = _layout(runner, name, store_dtype, codec, shard_clips, augment or None)
+    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
     with (
         limited(threads),
         CacheWriter.create_or_open(result.cache, layout, alone=share.count == 1) as store,
@@ -256,40 +255,6 @@ def _name(encoder: str) -> str:
         return "custom:" + encoder.rsplit(":", 1)[1]
     folder = Path(encoder.removeprefix("hf:")).expanduser()
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
-
-
-def _layout(
-    runner: Runner,
-    name: str,
-    store_dtype: str,
-    codec: str | None,
-    shard_clips: int | None,
-    augment: Mixup | None,
-) -> CacheLayout:
-    encoder = runner.encoder
-    fingerprint = {
-        "encoder": name,
-        "weights": weights_digest(encoder),
-        "settings": encoder.settings(),
-        "clip_seconds": encoder.clip_seconds,
-        "audio": {"sample_rate": encoder.sample_rate, "downmix": "mean", "resampler": RESAMPLER},
-        "layers": list(runner.layers),
-        "compute_dtype": str(runner.dtype).removeprefix("torch."),
-    }
-    if augment:
-        fingerprint["variants"] = augment.settings()
-    rows, columns = encoder.grid
-    return CacheLayout(
-        fingerprint=fingerprint,
-        layers=runner.layers,
-        num_tokens=rows * columns,
-        dim=encoder.dim,
-        grid=encoder.grid,
-        has_cls=encoder.has_cls,
-        dtype=store_dtype,
-        codec=codec,
-        shard_clips=shard_clips,
-    )
 
 
 def _run_record(manifest: Path, runner: Runner, batch_size: int) -> dict[str, Any]:

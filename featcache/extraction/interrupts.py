@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _STOPS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,7 +20,7 @@ def held_back() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in _STOPS}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _STOPS}
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if callable(handler := handlers[number]):
@@ -31,11 +32,11 @@ def held_back() -> Iterator[None]:
         came.append((number, frame))
 
     try:
-        for number in _STOPS:
-            signal.signal(number, hold)
+        for own in handlers:
+            signal.signal(own, hold)
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in came:
-            pass_on(number, frame)
+        for own, handler in handlers.items():
+            signal.signal(own, handler)
+        for number, where in came:
+            pass_on(number, where)

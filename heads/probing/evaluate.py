@@ -9,11 +9,13 @@ import torch
 
 from featcache.devices import versions
 from featcache.heads.checkpoint import save
+from featcache.heads.data.tasks import Task
 from featcache.heads.matching.match import ENGINES, chosen
+from featcache.heads.predicting.decide import best_thresholds
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.predictions import predictions
 from featcache.heads.probing.presets import preset_named
-from featcache.heads.probing.record import add_test, place, setting
+from featcache.heads.probing.record import Logits, add_test, place, setting
 from featcache.heads.probing.study import edge_of, widened
 from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result, append_result, digest_of
@@ -53,7 +55,8 @@ def evaluate(
         line["valid"] = all_metrics(on_valid[number], task.valid, task.kind)
         if test is not None:
             add_test(line, out, on_test[number], test, task)
-        line["files"]["head"] = _write_head(out, line, experiment, outcome)
+        thresholds = _thresholds(on_valid.get(number), task)
+        line["files"]["head"] = _write_head(out, line, experiment, outcome, thresholds)
         results.append(append_result(out, line))
     return results
 
@@ -115,13 +118,26 @@ def form_for(experiment: Experiment) -> str:
     return next(forms) if name == "auto" else name
 
 
-def _write_head(out: Path, line: Mapping[str, Any], experiment: Experiment, outcome: Outcome) -> str:
+def _thresholds(logits: Logits | None, task: Task) -> list[float | None] | None:
+    """From which logit on each class is best called present, where a clip may have several."""
+    if logits is None or task.kind == "single-label":
+        return None
+    return best_thresholds(logits, task.valid.targets)
+
+
+def _write_head(
+    out: Path,
+    line: Mapping[str, Any],
+    experiment: Experiment,
+    outcome: Outcome,
+    thresholds: list[float | None] | None,
+) -> str:
     short = Path(line["head"]).name  # of a head in a file: FILE.py:CLASS, wherever the file is
     name = file_name(f"{line['encoder']}-{line['dataset']}-{short}")
     path = Path("heads") / f"{name}-{line['run']}.safetensors"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in line.items() if key not in ("per_class", "files")}
     task = experiment.tasks[outcome.trial.task]
-    config["class_names"] = list(task.classes)
+    config |= {"class_names": list(task.classes), "thresholds": thresholds}
     save(trained_head(outcome, task, experiment.cache), out / path, config=config)
     return str(path)

@@ -30,7 +30,7 @@ def average_precision(labels: Array, scores: Array) -> Floats:
     ranked = np.take_along_axis(scores, order, axis=0)
     hits = np.take_along_axis(labels > 0, order, axis=0)
     found = np.cumsum(hits, axis=0)
-    last = _last_of_ties(ranked)
+    last = last_of_ties(ranked)
     precision = np.take_along_axis(found, last, axis=0) / (last + 1)
     positives = found[-1]
     with np.errstate(invalid="ignore"):
@@ -38,7 +38,7 @@ def average_precision(labels: Array, scores: Array) -> Floats:
     return result
 
 
-def _last_of_ties(ranked: Array) -> NDArray[np.int64]:
+def last_of_ties(ranked: Array) -> NDArray[np.int64]:
     """For each row of descending columns, the last row that holds the same score."""
     n = len(ranked)
     ends = np.ones(ranked.shape, dtype=bool)

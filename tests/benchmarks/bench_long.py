@@ -63,7 +63,7 @@ def compared(
     given = {"say": lambda line: None, "seeds": seeds, **settings}
     out = given["out"]
     results = probe(cache, manifest, heads=head, **given)
-    default = [result for result in results if not result["solved"]]
+    default = [result for result in results if not result.get("solved")]
     solved = [result for result in results if result["head"] == "logreg"]
     epochs = round(times * mean(result["epochs"] * result["training"]["passes"] for result in default))
     size = default[0]["training"]["batch_size"]
