@@ -210,8 +210,12 @@ def test_windows_of_a_manifest_have_its_events_too(
         (["esc50"], "no folder is named for ESC-50; give the one in which it was unpacked, as esc50:FOLDER"),
         (["esc5:data"], "no data set named 'esc5'; did you mean 'esc50'?"),
         (
+            ["esc50", "hf://ashraq/esc50"],
+            "hf:/ashraq/esc50 is no address of a data set; wanted hf://datasets/OWNER/NAME",
+        ),
+        (
             ["esc50", "hf://datasets/ashraq/esc50"],
-            "ESC-50 is read from a folder, not from hf:/datasets/ashraq/esc50; download it first",
+            "hf:/datasets/ashraq/esc50 is not in the cache and cannot be fetched (",
         ),
         (["none.csv"], "no manifest at none.csv"),
         (["esc50", "none"], "no folder at none; wanted the one that ESC-50 was unpacked in"),

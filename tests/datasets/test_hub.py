@@ -13,7 +13,7 @@ import torch
 
 from featcache.audio.load import duration, load_clip
 from featcache.datasets.prepare import prepare
-from featcache.errors import AudioError, InputError
+from featcache.errors import AudioError, InputError, MissingError
 from featcache.extraction.extract import extract
 from featcache.manifest import read_manifest, write_manifest
 from featcache.manifest.digests import file_digests
@@ -299,3 +299,41 @@ def test_without_pyarrow_the_line_says_what_to_install(
         InputError, match=r"parquet files need pyarrow; install it with pip install 'featcache\[parquet\]'"
     ):
         prepare("birdset-uhh", tmp_path)
+
+
+def test_an_address_of_the_hub_is_read_like_a_folder(
+    shard: Write, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is stood in for by a copy of what the address asks for, into a cache."""
+    import shutil
+
+    import huggingface_hub
+
+    root, asked = esc50(shard, *(sound(1, seed) for seed in range(3))), []
+
+    def snapshot(repo: str, *, repo_type: str, revision: str | None, allow_patterns: list[str] | None) -> str:
+        asked.append((repo, repo_type, revision, allow_patterns))
+        cache = tmp_path / "cache" / str(len(asked))
+        for file in root.rglob("*.parquet"):
+            name = file.relative_to(root).as_posix()
+            if allow_patterns is None or name.startswith(allow_patterns[0].removesuffix("*")):
+                (cache / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, cache / name)
+        cache.mkdir(parents=True, exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    wanted = rows(prepare("esc50", root, allow_missing=True), root)
+    for address, call in (
+        ("hf://datasets/ashraq/esc50", ("ashraq/esc50", "dataset", None, None)),
+        ("hf:/datasets/ashraq/esc50", ("ashraq/esc50", "dataset", None, None)),  # as a path spells it
+        (
+            "hf://datasets/ashraq/esc50@refs%2Fconvert%2Fparquet/data",
+            ("ashraq/esc50", "dataset", "refs/convert/parquet", ["data/*"]),
+        ),
+    ):
+        found = prepare("esc50", address, allow_missing=True)
+        assert asked[-1] == call
+        assert rows(found, tmp_path / "cache" / str(len(asked))) == wanted
+    with pytest.raises(MissingError, match="the Hub has no folder other in ashraq/esc50"):
+        prepare("esc50", "hf://datasets/ashraq/esc50/other")
