@@ -79,9 +79,9 @@ featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out 
 ```
 
 ROOT is the folder in which the official archives were unpacked, or the one above. Nothing is fetched (but
-from `hf://`). What a list names and ROOT has not, and splits with fewer files than were published, are an error;
-`--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not. `--check`
-counts, opens and reads every file: what cannot be read, which clips are the same audio under two names, and
+from `hf://`). What a list names and ROOT has not, and splits with fewer files than were published, are an
+error; `--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not.
+`--check` counts, opens and reads every file: what cannot be read, which clips are the same audio under two names, and
 which recording is in two splits or folds (exit code 1). In Python:
 `featcache.datasets.prepare.prepare(name, root)`.
 
@@ -92,9 +92,11 @@ code and file lists, and the tests build each in miniature. What could not be lo
 for a part: `birdset-hsn:hf://datasets/DBD-research-group/BirdSet@data/HSN`) fetches the files whole into the
 Hub's cache, once, and reads them from there; or download the repository yourself (`hf download OWNER/NAME
 --repo-type dataset --local-dir ROOT`). Where a set says `parquet` below, its shards are read where they lie,
-with the audio inside (`pip install 'featcache[parquet]'`); the audio of row 12 has the path `SHARD.parquet/12`. The rate
-is that of the stored bytes, not the one that the Hub's metadata declare. A row group is held in memory
-whole, two at a time.
+with the audio inside (`pip install 'featcache[parquet]'`); the audio of row 12 has the path
+`SHARD.parquet/12`. The rate is that of the stored bytes, not the one that the Hub's metadata declare. A row
+group is held in memory whole, two at a time. BirdSet's `.tar.gz` are read where they lie, too
+(`SHARD.tar.gz/NAME.ogg`): each is decompressed once for its list, its lengths, its digests and its audio,
+and clips are in its order. Unpacked, they are read faster.
 
 **Labels**: `--keep 'dog;rain'` and `--drop` choose labels, `--map names.csv` (columns `label,to`; several
 with `;` between, none to take it away) renames them, `--min-count` drops rare ones, in the order map, keep

@@ -7,9 +7,9 @@ from pathlib import Path
 import soundfile
 
 from featcache.audio.container import cut_off, unclosed
+from featcache.embedded import on_disk
 from featcache.errors import AudioError
 from featcache.manifest.files import file_problem, printable
-from featcache.parquet import on_disk
 
 # What a file can hold at most: FLAC says 65,535 samples of silence in 13 bytes.
 SAMPLES_PER_BYTE = 8192

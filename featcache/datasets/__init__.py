@@ -12,8 +12,8 @@
 - ``birdset_events``: BirdSet's rules for events
 
 One adapter a file, which says how the official files are read: ``audioset``, ``beans``, ``birdset``,
-``cremad``, ``desed``, ``esc50`` (and ESC-10), ``fsd50k``, ``gtzan``, ``idmt_desed_fl``, ``nsynth``, ``spass``,
-``speechcommands``, ``urbansed``, ``urbansound8k``, ``vocalsound``.
+``cremad``, ``desed``, ``esc50`` (and ESC-10), ``fsd50k``, ``gtzan``, ``idmt_desed_fl``, ``nsynth``,
+``spass``, ``speechcommands``, ``urbansed``, ``urbansound8k``, ``vocalsound``.
 
 - ``soundscapes``: multi-label soundscapes with known event times
 - ``mixing``: the arithmetic of one of them
