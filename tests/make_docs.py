@@ -81,8 +81,8 @@ featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out 
 ROOT is the folder in which the official archives were unpacked, or the one above. Nothing is fetched (but
 from `hf://`). What a list names and ROOT has not, and splits with fewer files than were published, are an
 error; `--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not.
-`--check` counts, opens and reads every file: what cannot be read, which clips are the same audio under two names, and
-which recording is in two splits or folds (exit code 1). In Python:
+`--check` counts, opens and reads every file: what cannot be read, which clips are the same audio under two
+names, and which recording is in two splits or folds (exit code 1). In Python:
 `featcache.datasets.prepare.prepare(name, root)`.
 
 **No layout could be checked with the real files except ESC-10's**: they were read from the owners' pages,
