@@ -10,6 +10,7 @@ from featcache.cli.options import Place, encoder_options
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
     from featcache.extraction.result import Extraction
+    from featcache.manifest import Manifest
 
 SHOWN_FAILURES = 3
 
@@ -154,7 +155,6 @@ def extract(
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
-    from featcache.manifest.events import write_events_beside
 
     prepared = None if from_folders else _prepared(str(manifest), skip_failed)
     if prepared:
@@ -168,12 +168,10 @@ def extract(
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
-    if prepared and done.address:
+    if not done.address:
+        _keep_events(clips, done, prepared)
+    elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
-    elif prepared and not options["window_seconds"]:
-        write_events_beside(done.manifest, prepared.events)
-    elif prepared and prepared.events:
-        click.echo("event times are of whole clips and are not kept for windows", err=True)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
@@ -185,6 +183,25 @@ def _prepared(source: str, allow_missing: bool) -> "Prepared | None":
 
     named = named_source(source)
     return prepare(*named, allow_missing=allow_missing) if named else None
+
+
+def _keep_events(clips: "Manifest", done: "Extraction", prepared: "Prepared | None") -> None:
+    """Write the events beside the manifest that extraction made, where it made one."""
+    from featcache.manifest import load_manifest
+    from featcache.manifest.events import events_file, read_events, write_events_beside
+    from featcache.manifest.windows import events_in_windows
+    from featcache.records import WINDOWS
+
+    if done.manifest.parent != done.cache:  # it is the manifest given, and its events lie beside it
+        return
+    beside = events_file(clips.path)
+    if prepared:
+        events = list(prepared.events)
+    else:
+        events = [event for own in read_events(beside).values() for event in own] if beside.is_file() else []
+    if done.manifest.name == WINDOWS:
+        events = events_in_windows(events, clips, load_manifest(done.manifest))
+    write_events_beside(done.manifest, events)
 
 
 def _report(done: "Extraction") -> None:

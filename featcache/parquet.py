@@ -6,9 +6,7 @@ Needs pyarrow (``pip install 'featcache[parquet]'``).
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -48,18 +46,6 @@ def embedded_bytes(path: Path) -> bytes:
     if not data or not data.get("bytes"):
         raise AudioError(f"{path}: holds no bytes of audio; the file was made without them")
     return bytes(data["bytes"])
-
-
-@contextmanager
-def on_disk(path: Path) -> Iterator[Path]:
-    """The audio file itself, or a temporary one with the bytes of a row."""
-    if not is_embedded(path):
-        yield path
-        return
-    with tempfile.NamedTemporaryFile(prefix="featcache-") as file:
-        file.write(embedded_bytes(path))
-        file.flush()
-        yield Path(file.name)
 
 
 def audio_column(path: Path) -> str | None:

@@ -78,21 +78,25 @@ featcache manifest esc50 data/ESC-50-master --check  # is it whole? reads all au
 featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
 ```
 
-ROOT is the folder in which the official archives were unpacked, or the one above. Nothing is fetched. What
-a list names and ROOT has not, and splits with fewer files than were published, are an error;
-`--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not. `--check`
-counts, opens and reads every file: what cannot be read, which clips are the same audio under two names, and
-which recording is in two splits or folds (exit code 1). In Python:
+ROOT is the folder in which the official archives were unpacked, or the one above. Nothing is fetched (but
+from `hf://`). What a list names and ROOT has not, and splits with fewer files than were published, are an
+error; `--allow-missing` (in `extract`, `--skip-failed`) goes on with what is there and says what is not.
+`--check` counts, opens and reads every file: what cannot be read, which clips are the same audio under two
+names, and which recording is in two splits or folds (exit code 1). In Python:
 `featcache.datasets.prepare.prepare(name, root)`.
 
 **No layout could be checked with the real files except ESC-10's**: they were read from the owners' pages,
 code and file lists, and the tests build each in miniature. What could not be looked up is said below.
 
-**From the Hugging Face Hub**: download the repository (`hf download OWNER/NAME --repo-type dataset
---local-dir ROOT`). Where a set says `parquet` below, its shards are read where they lie, with the audio
-inside (`pip install 'featcache[parquet]'`); the audio of row 12 has the path `SHARD.parquet/12`. The rate
-is that of the stored bytes, not the one that the Hub's metadata declare. A row group is held in memory
-whole, two at a time.
+**From the Hugging Face Hub**: `hf://datasets/OWNER/NAME` in place of ROOT (with `@REVISION`, and `/FOLDER`
+for a part: `birdset-hsn:hf://datasets/DBD-research-group/BirdSet@data/HSN`) fetches the files whole into the
+Hub's cache, once, and reads them from there; or download the repository yourself (`hf download OWNER/NAME
+--repo-type dataset --local-dir ROOT`). Where a set says `parquet` below, its shards are read where they lie,
+with the audio inside (`pip install 'featcache[parquet]'`); the audio of row 12 has the path
+`SHARD.parquet/12`. The rate is that of the stored bytes, not the one that the Hub's metadata declare. A row
+group is held in memory whole, two at a time. BirdSet's `.tar.gz` are read where they lie, too
+(`SHARD.tar.gz/NAME.ogg`): each is decompressed once for its list, its lengths, its digests and its audio,
+and clips are in its order. Unpacked, they are read faster.
 
 **Labels**: `--keep 'dog;rain'` and `--drop` choose labels, `--map names.csv` (columns `label,to`; several
 with `;` between, none to take it away) renames them, `--min-count` drops rare ones, in the order map, keep
@@ -144,7 +148,8 @@ come from the manifest's train clips (draw the few shots first), and each varian
 where the original draws that once a batch.
 
 **Event times** (strong labels), where a set has them, are written beside the manifest: `M.events.csv` for
-`M.csv`, with the columns `id,start,end,label`, in seconds of the clip. `Explainer` in
+`M.csv`, with the columns `id,start,end,label`, in seconds of the clip; extracted in windows, each window has
+the parts that lie in it. `Explainer` in
 `featcache.heads.explain.explainer` holds against them where a prototype head found each class (`pointing()`:
 the share of events that it points into, and what that would be by chance). They are read and written so:
 
@@ -156,8 +161,7 @@ assert read_events("clips.events.csv")["audio/0.wav"][0].end == 1.25
 ```
 
 Data sets that are not listed: any CSV file with paths and labels is a manifest
-([columns](quickstart.md#1-list-your-clips)); those of BEANS (`path,label`) are, once their paths are made
-absolute or relative to them.
+([columns](quickstart.md#1-list-your-clips)).
 """
 
 

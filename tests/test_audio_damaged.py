@@ -125,11 +125,11 @@ def test_the_rates_of_ordinary_files_are_resampled_as_ever() -> None:
 def test_a_clip_decoded_in_blocks_equals_one_decoded_at_once(
     make_audio: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.audio import load
+    from featcache.audio import recording
 
     path = make_audio("a.wav", channels=3)
     expected = load_clip(path, sample_rate=16_000, start=0.1).waveform
-    monkeypatch.setattr(load, "_BLOCK", 3 * 999)
+    monkeypatch.setattr(recording, "_BLOCK", 3 * 999)
     assert torch.equal(load_clip(path, sample_rate=16_000, start=0.1).waveform, expected)
 
 

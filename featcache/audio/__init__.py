@@ -2,6 +2,7 @@
 
 - ``load``: one segment of one file as a mono waveform at a given rate
 - ``opening``: files whose headers can be believed
+- ``recording``: a file that stays open for many segments
 - ``container``: whether a file is all there
 - ``mixup``: clips laid over a clip
 - ``resample``: one rate to another, in bounded memory

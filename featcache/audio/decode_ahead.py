@@ -15,6 +15,7 @@ import torch
 
 from featcache.audio.load import Decoded
 from featcache.audio.mixup import decode_clip
+from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
 
@@ -45,11 +46,12 @@ def decode_ahead(
                 sample_rate=sample_rate,
                 max_seconds=max_seconds,
                 accept_truncated=accept_truncated,
+                recordings=recordings,
             )
         except AudioError as error:
             return error
 
-    own = torch.get_num_threads()
+    own, recordings = torch.get_num_threads(), OpenRecordings()
     pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
     try:
         rest = iter(clips)
@@ -63,4 +65,5 @@ def decode_ahead(
             yield clip, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        recordings.close()
         torch.set_num_threads(own)  # what a thread that starts later takes for its own

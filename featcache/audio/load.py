@@ -1,6 +1,8 @@
 """Decoding: one segment of one file in, one mono waveform at the encoder's rate out."""
 
 import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +10,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from featcache.audio.opening import opened
+from featcache.audio.opening import opened, reasons
+from featcache.audio.recording import OpenRecording, OpenRecordings
 from featcache.audio.resample import resample
 from featcache.errors import AudioError
 from featcache.manifest.clip import seconds_text
@@ -20,7 +23,6 @@ END_SLACK = 0.01  # [s]
 # louder ones (2e12 and above) is infinite in float32.
 LOUDEST = 2.0**31
 MOST_SAMPLES = 1 << 28  # of a clip, before and after resampling: 1 GB
-_BLOCK = 1 << 24  # samples of all channels decoded at once: 64 MB
 
 
 class Decoded(NamedTuple):
@@ -38,6 +40,7 @@ def load_clip(
     end: float | None = None,
     max_seconds: float = math.inf,
     accept_truncated: bool = False,
+    recordings: OpenRecordings | None = None,
 ) -> Decoded:
     """Decode ``start``..``end`` of a file: mean over channels, resampled, at most ``max_seconds``.
 
@@ -48,27 +51,41 @@ def load_clip(
         start, end: [s] in the file; ``end=None`` is the end of the file
         max_seconds: [s] what the encoder takes; the rest is not decoded
         accept_truncated: take what is there of a file that was cut off, as a shorter clip
+        recordings: where the file stays open for further segments
 
     Raises:
         AudioError: the file is missing, no regular file, empty, not audio or cut off, has NaN, infinite or
             absurdly large samples, ends before the segment does, or the clip is too long to be held.
     """
-    with opened(path, accept_truncated) as file:
-        first, count, cut = _segment(file, path, start, end, max_seconds)
-        rate = file.samplerate
+    with _recording(path, accept_truncated, recordings) as recording:
+        first, count, cut = _segment(recording.file, path, start, end, max_seconds)
+        rate = recording.file.samplerate
         if count * max(1.0, sample_rate / rate) > MOST_SAMPLES:
             raise AudioError(
                 f"{printable(path)}: {count / rate:,.1f} s at {max(rate, sample_rate):,} Hz is more than the "
                 f"{MOST_SAMPLES:,} samples that are decoded at once; take shorter segments or windows"
             )
-        mono = _read(file, first, count)
-    if len(mono) < count and not (accept_truncated and len(mono)):
-        raise AudioError(
-            f"{printable(path)}: decoding stopped after {len(mono)} of {count} samples; the file is damaged"
-        )
+        mono = recording.read(first, count)
+        if len(mono) < count and not (accept_truncated and len(mono)):
+            raise AudioError(
+                f"{printable(path)}: decoding stopped after {len(mono)} of {count} samples; the file is "
+                "damaged"
+            )
     _check_samples(mono, path)
     mono = resample(mono, rate, sample_rate)
     return Decoded(mono[: round(max_seconds * sample_rate)] if math.isfinite(max_seconds) else mono, cut)
+
+
+@contextmanager
+def _recording(
+    path: Path, accept_truncated: bool, recordings: OpenRecordings | None
+) -> Iterator[OpenRecording]:
+    if recordings:
+        with recordings.use(path, accept_truncated) as own:
+            yield own
+    else:
+        with closing(OpenRecording(path, accept_truncated)) as own, reasons(path):
+            yield own
 
 
 def duration(path: Path, *, accept_truncated: bool = False) -> float:
@@ -79,20 +96,6 @@ def duration(path: Path, *, accept_truncated: bool = False) -> float:
     """
     with opened(path, accept_truncated) as file:
         return float(file.frames / file.samplerate)
-
-
-def _read(file: soundfile.SoundFile, first: int, count: int) -> Tensor:
-    """Mean over channels of ``count`` frames from ``first``, or of as many as there are: (L,) float32."""
-    blocks: list[Tensor] = []
-    here = file.seek(first) == first  # a damaged MP3 lands elsewhere, even behind its end
-    while here and count > 0 and file.tell() < file.frames:
-        wanted = min(count, max(1, _BLOCK // file.channels))
-        samples = file.read(wanted, dtype="float32", always_2d=True)
-        blocks.append(torch.from_numpy(samples).mean(dim=1))
-        count -= len(samples)
-        if len(samples) < wanted:
-            break
-    return blocks[0] if len(blocks) == 1 else torch.cat([torch.zeros(0), *blocks])
 
 
 def _check_samples(mono: Tensor, path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from featcache.audio.load import Decoded, load_clip
+from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
 from featcache.manifest.variant import MixedIn
@@ -44,11 +45,13 @@ def decode_clip(
     sample_rate: int,
     max_seconds: float,
     accept_truncated: bool = False,
+    recordings: OpenRecordings | None = None,
 ) -> Decoded:
     """A clip's waveform; where it is a variant, with its sources over it.
 
     Args:
         partners: clips by id, those that are laid over others among them
+        recordings: where files stay open of which segments are read
 
     Raises:
         AudioError: as ``load_clip``, also of a source.
@@ -58,6 +61,7 @@ def decode_clip(
         return load_clip(
             own.path, sample_rate=sample_rate, start=own.start, end=own.end, max_seconds=max_seconds,
             accept_truncated=accept_truncated,
+            recordings=None if own.end is None and not own.start else recordings,
         )  # fmt: skip
 
     decoded = load(clip)

@@ -7,9 +7,9 @@ from pathlib import Path
 import soundfile
 
 from featcache.audio.container import cut_off, unclosed
+from featcache.embedded import on_disk
 from featcache.errors import AudioError
 from featcache.manifest.files import file_problem, printable
-from featcache.parquet import on_disk
 
 # What a file can hold at most: FLAC says 65,535 samples of silence in 13 bytes.
 SAMPLES_PER_BYTE = 8192
@@ -28,21 +28,33 @@ def opened(path: Path, accept_truncated: bool = False) -> Iterator[soundfile.Sou
     problem = file_problem(path)
     if problem:
         raise AudioError(f"{printable(path)}: {problem}")
+    with reasons(path), ExitStack() as files:
+        own = files.enter_context(on_disk(path))
+        missing = None if accept_truncated else cut_off(own)
+        if missing:
+            raise AudioError(
+                f"{printable(path)}: was cut off ({missing}); replace it, or take what is there "
+                "with accept_truncated",
+                options=("accept_truncated",),
+            )
+        mended = unclosed(own)
+        source = files.enter_context(mended) if mended else own
+        file = files.enter_context(soundfile.SoundFile(source))
+        _plausible(file, path, own.stat().st_size)
+        yield file
+
+
+@contextmanager
+def reasons(path: Path) -> Iterator[None]:
+    """Turn what libsndfile and the system say of a file into the reason why a clip has no audio.
+
+    Raises:
+        AudioError: in their place.
+    """
     try:
-        with ExitStack() as files:
-            own = files.enter_context(on_disk(path))
-            missing = None if accept_truncated else cut_off(own)
-            if missing:
-                raise AudioError(
-                    f"{printable(path)}: was cut off ({missing}); replace it, or take what is there "
-                    "with accept_truncated",
-                    options=("accept_truncated",),
-                )
-            mended = unclosed(own)
-            source = files.enter_context(mended) if mended else own
-            file = files.enter_context(soundfile.SoundFile(source))
-            _plausible(file, path, own.stat().st_size)
-            yield file
+        yield
+    except AudioError:  # some errors of ours are OSErrors, too
+        raise
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(_why(path, error)) from None
     except TypeError as error:  # a file called .raw, of which soundfile wants to be told everything

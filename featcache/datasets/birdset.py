@@ -10,12 +10,14 @@ from featcache.datasets.birdset_events import WINDOW, as_list, largest_cluster, 
 from featcache.datasets.listing import Listing
 from featcache.datasets.root import AudioFiles, Root, plain
 from featcache.datasets.spec import DatasetSpec
-from featcache.errors import AudioError, InputError, MissingError
+from featcache.embedded import is_embedded
+from featcache.errors import AudioError, InputError
 from featcache.files import read_json
 from featcache.manifest import Clip
 from featcache.manifest.clip import seconds_text
 from featcache.manifest.events import Event
 from featcache.parquet import read_rows
+from featcache.tarball import member_names
 
 TRAIN = ("filepath", "ebird_code", "ebird_code_multilabel", "detected_events", "event_cluster", "length")
 TEST = ("filepath", "ebird_code_multilabel")
@@ -25,14 +27,16 @@ STRONG = ("filepath", "ebird_code", "start_time", "end_time")
 def read(root: Root, name: str) -> Listing:
     """Windows around the events of train recordings, and the test pieces of five seconds."""
     metadata = {part: root.look(f"{name}_metadata_{part}.parquet") for part in ("train", "test", "test_5s")}
-    files = AudioFiles(_audio_folder(root, name), by_name=True)
+    files = _audio(root, name)
     classes = _classes(root, name)
     listing = Listing(clips=[], classes=classes)
     if root.wants("train"):
-        for row in read_rows(metadata["train"] or root.find(f"{name}_metadata_train.parquet"), TRAIN):
+        table = metadata["train"] or root.find(f"{name}_metadata_train.parquet")
+        for row in _in_order(read_rows(table, TRAIN), files):
             listing.clips += _train_clips(row, files)
     if root.wants("test"):
-        for row in read_rows(metadata["test_5s"] or root.find(f"{name}_metadata_test_5s.parquet"), TEST):
+        table = metadata["test_5s"] or root.find(f"{name}_metadata_test_5s.parquet")
+        for row in _in_order(read_rows(table, TEST), files):
             listing.clips.append(_test_clip(row, files))
         if metadata["test"]:
             listing.events = _events(metadata["test"], listing.clips)
@@ -45,16 +49,23 @@ def read(root: Root, name: str) -> Listing:
     return listing
 
 
-def _audio_folder(root: Root, name: str) -> Path:
-    """The folder that holds metadata and audio; archives that lie there unopened are an error."""
+def _audio(root: Root, name: str) -> AudioFiles:
+    """The audio: files at any depth beside the metadata; if there is none, what the archives there hold."""
     folder = root.find(f"{name}_metadata_test_5s.parquet", f"{name}_metadata_train.parquet").parent
-    archives = sorted(folder.glob(f"{name}_*.tar.gz"))
-    if archives and not AudioFiles(folder).files:
-        raise MissingError(
-            f"the audio of {name} is still in {len(archives)} archives, first {archives[0]}; unpack them "
-            f"there: cd {folder} && for f in *.tar.gz; do tar -xzf $f; done"
-        )
-    return folder
+    audio = AudioFiles(folder, by_name=True)
+    if not audio.files:
+        for split, part in (("train", "train"), ("test", "test5s"), ("test", "test_5s")):
+            for archive in sorted(folder.glob(f"{name}_{part}_shard_*.tar.gz")) if root.wants(split) else ():
+                audio.files |= {
+                    plain(own): archive / own for own in member_names(archive) if plain(own) != own
+                }
+    return audio
+
+
+def _in_order(rows: Iterable[Mapping[str, Any]], audio: AudioFiles) -> list[Mapping[str, Any]]:
+    """Rows as their audio lies in archives, which can only be read on; as they are where it lies in files."""
+    places = {key: n for n, (key, path) in enumerate(audio.files.items()) if is_embedded(path)}
+    return sorted(rows, key=lambda row: places.get(plain(Path(row["filepath"]).name), -1))
 
 
 def _classes(root: Root, name: str) -> tuple[str, ...]:
@@ -133,10 +144,11 @@ BIRDSETS = [
         licence="CC BY-NC 4.0; each recording its own (column license)",
         origin=(
             f"https://huggingface.co/datasets/DBD-research-group/BirdSet, branch data, folder {name}: "
-            "metadata and archives; unpack the archives there"
+            "metadata and archives, which are read as they are (unpacked there they are read faster)"
         ),
         layout=(
-            f"{name}_metadata_{{train,test,test_5s}}.parquet, *.ogg at any depth, {name}.json (ebird_codes)"
+            f"{name}_metadata_{{train,test,test_5s}}.parquet, *.ogg at any depth or {name}_*_shard_*.tar.gz, "
+            f"{name}.json (ebird_codes)"
         ),
         citation="Rauch et al., BirdSet, ICLR 2025, https://arxiv.org/abs/2403.10380",
         strong="test, cut into its pieces",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.datasets.hub import read_shards, shards_below
+from featcache.datasets.remote import fetch, is_remote
 from featcache.datasets.root import Root
 from featcache.datasets.spec import DatasetSpec
 from featcache.datasets.table import DATASETS, dataset_spec
@@ -32,6 +33,7 @@ def prepare(
     """Read a data set from the folder in which it was unpacked.
 
     Args:
+        root: the folder, or ``hf://datasets/OWNER/NAME``
         splits: those that are wanted; all of them if empty
         allow_missing: go on with the clips that are there; what is missing stands in ``problems``
 
@@ -39,12 +41,8 @@ def prepare(
         MissingError: the files of this data set are not there; the message says which were looked for.
         InputError: they are not what they should be, or something is missing and that is not allowed.
     """
-    spec, root = dataset_spec(name), Path(root)
-    if str(root).startswith("hf:"):
-        raise InputError(
-            f"{spec.title} is read from a folder, not from {root}; download it first "
-            "(huggingface_hub.snapshot_download, or its command 'hf download')"
-        )
+    spec = dataset_spec(name)
+    root = fetch(root) if is_remote(root) else Path(root)
     if file_problem(root) != FOLDER:
         raise MissingError(
             f"no folder at {printable(root)}; wanted the one that {spec.title} was unpacked in"

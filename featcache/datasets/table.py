@@ -1,6 +1,7 @@
 """The table of data sets, by name."""
 
 from featcache.datasets.audioset import AS2M, AS20K
+from featcache.datasets.beans import BEANS
 from featcache.datasets.birdset import BIRDSETS
 from featcache.datasets.cremad import CREMA_D
 from featcache.datasets.desed import DESED
@@ -22,7 +23,7 @@ DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
         AS20K, FSD50K, IDMT_DESED_FL, SPASS, URBAN_SED, ESC50, WORDS_12, *BIRDSETS, AS2M, DESED, ESC10,
-        WORDS_35, URBANSOUND8K, GTZAN, INSTRUMENTS, PITCHES, CREMA_D, VOCALSOUND,
+        WORDS_35, URBANSOUND8K, GTZAN, INSTRUMENTS, PITCHES, CREMA_D, VOCALSOUND, *BEANS,
     )
 }  # fmt: skip
 

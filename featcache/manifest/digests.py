@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from featcache.embedded import is_embedded, on_disk
 from featcache.errors import FeatcacheError
 from featcache.home import home
 from featcache.manifest.clip import Clip
 from featcache.manifest.files import file_problem
 from featcache.manifest.variant import keys_in
-from featcache.parquet import is_embedded, on_disk
 
 # A file that changed this recently may change again without its time stamps moving on.
 SETTLED = 2.0  # [s]

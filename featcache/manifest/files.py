@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from featcache.parquet import is_embedded
+from featcache.embedded import is_embedded
 
 FOLDER = "is a folder, not a file"
 

@@ -1,13 +1,14 @@
 """Long recordings as a run of windows, each a clip of its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from featcache.audio.load import END_SLACK, duration
 from featcache.errors import AudioError, InputError
 from featcache.manifest.clip import Clip, Manifest, seconds_text
+from featcache.manifest.events import Event
 
 # Of one clip: eleven days at a hop of a second. A list of more takes gigabytes.
 MOST_WINDOWS = 1_000_000
@@ -39,6 +40,35 @@ def window(clips: Sequence[Clip], seconds: Sequence[float], *, length: float, ho
             name = f"{clip.id}@{seconds_text(start)}-{seconds_text(end)}"
             windows.append(replace(clip, id=name, start=start, end=end))
     return windows
+
+
+def events_in_windows(events: Iterable[Event], clips: Iterable[Clip], windows: Iterable[Clip]) -> list[Event]:
+    """Events of clips as events of the windows that these were split into, cut at their ends.
+
+    Args:
+        clips: before they were split
+        windows: as `window` makes them of these
+
+    >>> long = Clip(id="a", path=Path("a.wav"))
+    >>> parts = window([long], [20.0], length=10.0, hop=10.0)
+    >>> [(e.id, e.start, e.end) for e in events_in_windows(
+    ...     [Event(id="a", start=8.0, end=12.5, label="x")], [long], parts)]
+    [('a@0-10', 8.0, 10.0), ('a@10-20', 0.0, 2.5)]
+    """
+    starts = {clip.id: clip.start for clip in clips}
+    own: dict[str, list[Event]] = {}
+    for event in events:
+        own.setdefault(event.id, []).append(event)
+    found = []
+    for part in windows:
+        id = part.id if part.id in starts else part.id.rpartition("@")[0]
+        offset = part.start - starts[id]
+        length = math.inf if part.end is None else part.end - part.start
+        for event in own.get(id, ()):
+            start, end = max(0.0, event.start - offset), min(length, event.end - offset)
+            if start < end:
+                found.append(Event(id=part.id, start=round(start, 6), end=round(end, 6), label=event.label))
+    return found
 
 
 def window_manifest(

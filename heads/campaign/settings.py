@@ -155,6 +155,7 @@ def _options(own: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _dataset(path: Path, name: str, own: Mapping[str, Any]) -> StudyDataset:
+    from featcache.datasets.remote import is_remote
     from featcache.datasets.table import DATASETS
 
     where = f"{path} [datasets.{name}]"
@@ -168,7 +169,9 @@ def _dataset(path: Path, name: str, own: Mapping[str, Any]) -> StudyDataset:
     known, colon, root = own["source"].partition(":")
     if colon and known not in DATASETS:
         raise unknown(f"data set in {where}", known, list(DATASETS))
-    place = str(path.parent / Path(root if colon else own["source"]).expanduser())
+    place = root
+    if not is_remote(root):
+        place = str(path.parent / Path(root if colon else own["source"]).expanduser())
     keys = ("allow_missing", "fewshot", "extract", "probe")
     return StudyDataset(
         name=name,

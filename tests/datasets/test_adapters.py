@@ -11,6 +11,7 @@ import pytest
 
 from featcache.datasets.prepare import Prepared, prepare
 from featcache.datasets.table import DATASETS
+from featcache.errors import InputError
 from featcache.manifest.events import Event
 
 Unpack = Callable[[Mapping[str, object]], Path]
@@ -292,6 +293,53 @@ audio_16k/f0009_1_sniff.wav|sniff|f0009_1_sniff.wav|0||test||f0009
 audio_16k/m0001_0_laughter.wav|laughter|m0001_0_laughter.wav|0||valid||m0001""",
     ),
 }  # fmt: skip
+for _name, _csv in {
+    "watkins": "data/watkins/annotations.{}.csv", "bats": "data/egyptian_fruit_bats/annotations.{}.csv",
+    "cbi": "data/cbi/annotations.{}.csv", "dogs": "data/dogs/annotations.{}.csv",
+    "humbugdb": "data/HumBugDB/data/metadata/{}.csv",
+}.items():  # fmt: skip
+    _sounds = {split: f"data/sounds/{split}, 1.wav" for split in ("train", "valid", "test")}
+    MINIATURES[f"beans-{_name}"] = Miniature(
+        files={
+            **{
+                f"beans/{_csv.format(split)}": f'path,label\n"{sound}","Beluga,_White_Whale"\n'
+                for split, sound in _sounds.items()
+            },
+            **{f"beans/{sound}": 1 for sound in _sounds.values()},
+        },
+        rows="\n".join(
+            f"beans/{sound}|Beluga,_White_Whale|{split}/{sound}|0||{split}||"
+            for split, sound in _sounds.items()
+        ),
+    )
+for _name, _hop, _label in (
+    ("dcase", 1, "BTBW"), ("enabirds", 1, "AMRO"), ("hiceas", 5, "1"), ("rfcx", 5, "3"), ("gibbons", 2, "2"),
+):  # fmt: skip
+    _folder, _wide = f"data/{'hainan_gibbons' if _name == 'gibbons' else _name}", 2 * _hop
+    _call = {"st": 1.5 * _hop, "ed": 1.7 * _hop, "label": int(_label) if _label.isdigit() else _label}
+    _line = json.dumps({"path": f"{_folder}/a.wav", "length": 3.5 * _hop, "annotations": [_call]})
+    MINIATURES[f"beans-{_name}"] = Miniature(
+        files={
+            **{
+                f"{_folder}/{split}.jsonl": f"{_line}\n\n" if split == "test" else ""
+                for split in ("train", "valid", "test")
+            },
+            f"{_folder}/a.wav": 3.5 * _hop,
+        },
+        rows="\n".join(
+            f"{_folder}/a.wav|{_label}|test/{_folder}/a.wav@{start}-{start + _wide}|{start}|{start + _wide}|test||{_folder}/a.wav"
+            for start in (0, _hop)
+        ),
+        events=[
+            (
+                f"test/{_folder}/a.wav@{start}-{start + _wide}",
+                round(1.5 * _hop - start, 6),
+                round(1.7 * _hop - start, 6),
+                _label,
+            )
+            for start in (0, _hop)
+        ],
+    )
 ELSEWHERE = {"idmt-desed-fl"} | {
     name for name in DATASETS if name.startswith("birdset-")
 }  # test_hub, test_birdset
@@ -305,6 +353,27 @@ def test_an_official_layout_gives_the_manifest_written_by_hand(name: str, unpack
     assert rows(prepared, root) == own.rows.splitlines()
     assert prepared.events == tuple(Event(id=i, start=s, end=e, label=t) for i, s, e, t in own.events)
     assert all("have no file" not in problem for problem in prepared.problems)
+
+
+def test_beans_labels_windows_by_its_own_rule_and_knows_its_others(unpack: Unpack) -> None:
+    calls = [
+        {"st": 0.0, "ed": 0.1, "label": "AMRO"},  # whole in the first window
+        {"st": 1.7, "ed": 9.0, "label": "NOFL"},  # 0.3 of 2 s in the first, 1.3 in the second
+        {"st": 2.5, "ed": 2.5, "label": "OVEN"},  # of no length
+        {"st": 2.2, "ed": 2.4, "label": "new species"},
+    ]
+    line = json.dumps({"path": "data/enabirds/a.wav", "length": 3.0, "annotations": calls})
+    root = unpack({"data/enabirds/train.jsonl": line, "data/enabirds/a.wav": 3})
+    prepared = prepare("beans-enabirds", root, splits=["train"])
+    assert [clip.labels for clip in prepared.manifest] == [("AMRO",), ("NOFL", "OTHR")]
+    with pytest.raises(
+        InputError, match=r"train.jsonl line 1 is no recording of BEANS .*: KeyError 'annotations'"
+    ):
+        prepare(
+            "beans-enabirds",
+            unpack({"data/enabirds/train.jsonl": '{"path": "a", "length": 1}'}),
+            splits=["train"],
+        )
 
 
 def test_every_data_set_of_the_table_has_a_miniature() -> None:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featcache.cli.main import featcache
+from featcache.datasets.prepare import prepare
 from featcache.datasets.table import DATASETS
 from featcache.manifest import read_manifest
 from featcache.manifest.events import read_events
@@ -166,13 +167,41 @@ def test_a_data_set_is_extracted_by_name_with_its_labels_and_events(unpack: Unpa
     assert run("cache", "verify", cache).exit_code == 0
 
 
-def test_windows_of_a_data_set_have_no_events_and_a_line_says_so(unpack: Unpack, tmp_path: Path) -> None:
+def test_windows_of_a_data_set_have_the_events_that_lie_in_them(unpack: Unpack, tmp_path: Path) -> None:
     options = ("--clip-seconds", 0.5, "--window", 0.5, "--skip-failed", "--out", tmp_path / "x.zarr")
     done = run("extract", f"desed:{unpack(DESED)}", *options)
     assert done.exit_code == 0, done.output
-    assert "event times are of whole clips and are not kept for windows" in done.stderr
-    assert len(read_manifest(tmp_path / "x.zarr" / "windows.csv")) == 10
-    assert not list((tmp_path / "x.zarr").glob("*.events.csv"))
+    windows = read_manifest(tmp_path / "x.zarr" / "windows.csv")
+    assert len(windows) == 10
+    whole = prepare("desed", tmp_path / "data", allow_missing=True).events
+    wanted = {  # the overlap of each event with each half second, by hand
+        (
+            f"{event.id}@{start:g}-{start + 0.5:g}",
+            max(event.start - start, 0),
+            min(event.end - start, 0.5),
+            event.label,
+        )
+        for event in whole
+        for start in (0.0, 0.5)
+        if event.start < start + 0.5 and event.end > start
+    }  # fmt: skip
+    found = read_events(tmp_path / "x.zarr" / "windows.events.csv")
+    assert {(own.id, own.start, own.end, own.label) for events in found.values() for own in events} == wanted
+    assert wanted
+    assert set(found) <= {clip.id for clip in windows}
+
+
+def test_windows_of_a_manifest_have_its_events_too(
+    make_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_manifest(4)
+    path.with_suffix(".events.csv").write_text("id,start,end,label\naudio/1.wav,0.25,0.75,hum\n")
+    done = run("extract", path, "--clip-seconds", 0.5, "--window", 0.5, "--out", tmp_path / "x.zarr")
+    assert done.exit_code == 0, done.output
+    found = read_events(tmp_path / "x.zarr" / "windows.events.csv")
+    assert {id: (own.start, own.end) for id, (own,) in found.items()} == {
+        "audio/1.wav@0-0.5": (0.25, 0.5), "audio/1.wav@0.5-1": (0.0, 0.25),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -181,8 +210,12 @@ def test_windows_of_a_data_set_have_no_events_and_a_line_says_so(unpack: Unpack,
         (["esc50"], "no folder is named for ESC-50; give the one in which it was unpacked, as esc50:FOLDER"),
         (["esc5:data"], "no data set named 'esc5'; did you mean 'esc50'?"),
         (
+            ["esc50", "hf://ashraq/esc50"],
+            "hf:/ashraq/esc50 is no address of a data set; wanted hf://datasets/OWNER/NAME",
+        ),
+        (
             ["esc50", "hf://datasets/ashraq/esc50"],
-            "ESC-50 is read from a folder, not from hf:/datasets/ashraq/esc50; download it first",
+            "hf:/datasets/ashraq/esc50 is not in the cache and cannot be fetched (",
         ),
         (["none.csv"], "no manifest at none.csv"),
         (["esc50", "none"], "no folder at none; wanted the one that ESC-50 was unpacked in"),

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from featcache.audio.load import duration, load_clip
+from featcache.cache import TokenCache
 from featcache.datasets.prepare import prepare
-from featcache.errors import AudioError, InputError
+from featcache.errors import AudioError, InputError, MissingError
 from featcache.extraction.extract import extract
 from featcache.manifest import read_manifest, write_manifest
 from featcache.manifest.digests import file_digests
@@ -270,7 +271,7 @@ def test_birdset_gives_windows_around_events_and_pieces_of_soundscapes(tmp_path:
     )
 
 
-def test_birdset_in_archives_or_without_its_list_of_classes_says_so(tmp_path: Path) -> None:
+def test_birdset_without_its_list_of_classes_or_with_a_bad_archive_says_so(tmp_path: Path) -> None:
     birdset(tmp_path)
     (tmp_path / "UHH.json").unlink()
     prepared = prepare("birdset-uhh", tmp_path, allow_missing=True)
@@ -283,11 +284,91 @@ def test_birdset_in_archives_or_without_its_list_of_classes_says_so(tmp_path: Pa
         prepare("birdset-uhh", tmp_path, allow_missing=True)
     for path in (tmp_path / "UHH" / "extracted").iterdir():
         path.unlink()
-    (tmp_path / "UHH" / "UHH_train_shard_0001.tar.gz").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"the audio of UHH is still in 1 archives, .*; unpack them there: cd "
-    ):
+    (tmp_path / "UHH.json").unlink()
+    (tmp_path / "UHH" / "UHH_train_shard_0001.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"UHH_train_shard_0001.tar.gz cannot be read as a tar archive"):
         prepare("birdset-uhh", tmp_path, allow_missing=True)
+
+
+def pack(folder: Path, names: Mapping[str, list[str]]) -> None:
+    """Move files of audio into archives, in this order, in folders of their own."""
+    import tarfile
+
+    for archive, members in names.items():
+        with tarfile.open(folder / archive, "w:gz") as tar:
+            for name in members:
+                tar.add(folder / "extracted" / name, f"some/folder/{name}")
+    for path in (folder / "extracted").iterdir():
+        path.unlink()
+
+
+def test_birdset_is_read_from_its_archives_to_the_same_tokens(tmp_path: Path) -> None:
+    birdset(tmp_path)
+    plain = prepare("birdset-uhh", tmp_path, allow_missing=True)
+    settings: dict[str, Any] = {"encoder": "logmel", "clip_seconds": 1, "device": "cpu"}
+    extract(plain.manifest, out=tmp_path / "files.zarr", **settings)
+    scape = "UHH_001_S01_20161121_150000"
+    pack(
+        tmp_path / "UHH",
+        {
+            "UHH_train_shard_0001.tar.gz": ["XC2.ogg", "XC1.ogg"],
+            "UHH_test5s_shard_0001.tar.gz": [f"{scape}_005_010.ogg", f"{scape}_000_005.ogg"],
+        },
+    )
+    packed = prepare("birdset-uhh", tmp_path, allow_missing=True)
+    assert [clip.id for clip in packed.manifest] == [  # as the archives have them
+        "XC2@0-3", "XC1@0-5", "XC1@4-9", "XC1@7-12", f"{scape}_005_010", f"{scape}_000_005",
+    ]  # fmt: skip
+    assert {clip.path.parent.name for clip in packed.manifest} == {
+        "UHH_train_shard_0001.tar.gz", "UHH_test5s_shard_0001.tar.gz",
+    }  # fmt: skip
+    bare = {clip.id: (clip.labels, clip.start, clip.end, clip.split, clip.group) for clip in plain.manifest}
+    assert {c.id: (c.labels, c.start, c.end, c.split, c.group) for c in packed.manifest} == bare
+    assert set(packed.events) == set(plain.events)
+    assert packed.problems == plain.problems
+    done = extract(packed.manifest, out=tmp_path / "files.zarr", **settings)  # the same audio: all is there
+    assert (done.present, done.encoded, done.canaries) == (6, 0, 3)
+    extract(packed.manifest, out=tmp_path / "packed.zarr", **settings)
+    ours, theirs = TokenCache.open(tmp_path / "packed.zarr"), TokenCache.open(tmp_path / "files.zarr")
+    for name in bare:
+        assert torch.equal(ours.tokens([ours.ids.index(name)]), theirs.tokens([theirs.ids.index(name)]))
+
+
+def test_members_are_read_in_any_order_and_bad_ones_are_errors_of_their_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gzip
+    import tarfile
+
+    from featcache import tarball
+
+    (tmp_path / "extracted").mkdir()
+    names = [f"{number}.wav" for number in range(8)]
+    for number, name in enumerate(names):
+        (tmp_path / "extracted" / name).write_bytes(sound(0.1, number))
+    contents = {name: (tmp_path / "extracted" / name).read_bytes() for name in names}
+    pack(tmp_path, {"a.tar.gz": names})
+    begun, real = [], tarfile.open
+    monkeypatch.setattr(tarball.tarfile, "open", lambda *words: begun.append(1) or real(*words))
+    for name in names:
+        assert tarball.member_bytes(tmp_path / "a.tar.gz" / name) == contents[name]
+    assert len(begun) == 2  # its list, and its contents
+    monkeypatch.setattr(tarball, "KEPT_BYTES", 2 * len(contents["0.wav"]))
+    for name in ("3.wav", "7.wav", "6.wav", "0.wav"):
+        assert tarball.member_bytes(tmp_path / "a.tar.gz" / name) == contents[name]
+    with pytest.raises(AudioError, match=r"a.tar.gz/none.wav: the archive has no such file"):
+        load_clip(tmp_path / "a.tar.gz" / "none.wav", sample_rate=8_000)
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut.tar.gz cannot be read as a tar archive"):
+        tarball.member_names(tmp_path / "cut.tar.gz")
+    with pytest.raises(AudioError, match=r"cut.tar.gz/1.wav: the archive cannot be read"):
+        load_clip(tmp_path / "cut.tar.gz" / "1.wav", sample_rate=8_000)
+    (tmp_path / "b.tar").write_bytes(gzip.decompress(whole))
+    assert tarball.member_bytes(tmp_path / "b.tar" / "5.wav") == contents["5.wav"]
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "folder.tar" / "x.wav").write_bytes(contents["0.wav"])
+    assert load_clip(tmp_path / "folder.tar" / "x.wav", sample_rate=8_000).waveform.shape == (800,)
 
 
 def test_without_pyarrow_the_line_says_what_to_install(
@@ -299,3 +380,41 @@ def test_without_pyarrow_the_line_says_what_to_install(
         InputError, match=r"parquet files need pyarrow; install it with pip install 'featcache\[parquet\]'"
     ):
         prepare("birdset-uhh", tmp_path)
+
+
+def test_an_address_of_the_hub_is_read_like_a_folder(
+    shard: Write, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is stood in for by a copy of what the address asks for, into a cache."""
+    import shutil
+
+    import huggingface_hub
+
+    root, asked = esc50(shard, *(sound(1, seed) for seed in range(3))), []
+
+    def snapshot(repo: str, *, repo_type: str, revision: str | None, allow_patterns: list[str] | None) -> str:
+        asked.append((repo, repo_type, revision, allow_patterns))
+        cache = tmp_path / "cache" / str(len(asked))
+        for file in root.rglob("*.parquet"):
+            name = file.relative_to(root).as_posix()
+            if allow_patterns is None or name.startswith(allow_patterns[0].removesuffix("*")):
+                (cache / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, cache / name)
+        cache.mkdir(parents=True, exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    wanted = rows(prepare("esc50", root, allow_missing=True), root)
+    for address, call in (
+        ("hf://datasets/ashraq/esc50", ("ashraq/esc50", "dataset", None, None)),
+        ("hf:/datasets/ashraq/esc50", ("ashraq/esc50", "dataset", None, None)),  # as a path spells it
+        (
+            "hf://datasets/ashraq/esc50@refs%2Fconvert%2Fparquet/data",
+            ("ashraq/esc50", "dataset", "refs/convert/parquet", ["data/*"]),
+        ),
+    ):
+        found = prepare("esc50", address, allow_missing=True)
+        assert asked[-1] == call
+        assert rows(found, tmp_path / "cache" / str(len(asked))) == wanted
+    with pytest.raises(MissingError, match="the Hub has no folder other in ashraq/esc50"):
+        prepare("esc50", "hf://datasets/ashraq/esc50/other")
