@@ -1,4 +1,4 @@
-"""``featcache cache``: look at, check, derive and remove token caches."""
+"""``featcache cache``: look at, check, derive, share and remove token caches."""
 
 import json
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.cache_remote import pull, push
 from featcache.files import quoted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a
 
 @click.group()
 def cache() -> None:
-    """Look at, check, derive and remove token caches.
+    """Look at, check, derive, share and remove token caches.
 
     \b
     featcache cache ls caches
@@ -29,6 +30,10 @@ def cache() -> None:
     featcache cache verify caches/mae.zarr --repair
     featcache cache convert caches/mae.zarr caches/mae-int8.zarr --dtype int8
     """  # fmt: skip
+
+
+cache.add_command(push)
+cache.add_command(pull)
 
 
 @cache.command("ls")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.options import encoder_options
+from featcache.cli.options import Place, encoder_options
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
@@ -20,7 +20,12 @@ SHOWN_FAILURES = 3
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The token cache to make or to grow."
+    "--out", required=True, type=Place(), help="The token cache to make or to grow; s3:// and the like too."
+)
+@click.option(
+    "--scratch",
+    type=click.Path(path_type=Path),
+    help="Folder for shards on their way to an s3:// or the like.",
 )
 @click.option(
     "--encoder",
@@ -163,7 +168,10 @@ def extract(
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
     done = run(clips, skip_failed=skip_failed, progress=True, **options)
-    _keep_events(clips, done, prepared)
+    if not done.address:
+        _keep_events(clips, done, prepared)
+    elif prepared:
+        click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
     _report_json(done) if as_json else _report(done)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
@@ -202,8 +210,9 @@ def _report(done: "Extraction") -> None:
     parts += [f"{done.present} already there ({done.canaries} checked again)"] if done.present else []
     parts += [f"{done.reused} copied"] if done.reused else []
     parts += [f"{len(done.failed)} failed"] if done.failed else []
+    place = done.address or done.cache
     click.echo(
-        f"{done.cache}: {done.clips} clips ({', '.join(parts)}), {done.num_bytes / 1e6:.1f} MB, "
+        f"{place}: {done.clips} clips ({', '.join(parts)}), {done.num_bytes / 1e6:.1f} MB, "
         f"{done.seconds:.1f} s, {rate:.1f} clips/s"
     )
     if done.cut:
@@ -225,10 +234,11 @@ def _report(done: "Extraction") -> None:
         click.echo(f"failed: {name}: {reason}", err=True)
     if done.failed:
         click.echo(
-            f"all {len(done.failed)} failed clips are listed in {done.cache / 'failed.jsonl'}", err=True
+            f"all {len(done.failed)} failed clips are listed in {place}/failed.jsonl",
+            err=True,
         )
     if done.encoded or done.present or done.reused:
-        click.echo(f"next: featcache probe {done.cache} --head linear --head attentive --head protobin")
+        click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
 
 
 def _report_json(done: "Extraction") -> None:

@@ -1,9 +1,20 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+
+class Place(click.ParamType[str | Path]):
+    """A path, or an address such as ``s3://bucket/name``, which a path would mangle."""
+
+    name = "path or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
+        return value if "://" in str(value) or str(value).startswith("hf-hub:") else Path(value)
+
 
 _HELP = (
     "What this encoder takes beyond weights and length ('featcache encoders NAME' lists it); repeatable. "

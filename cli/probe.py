@@ -1,16 +1,19 @@
 """``featcache probe``: a token cache to test scores."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from featcache.cli.options import Place
 
 if TYPE_CHECKING:
     from featcache.heads.report.results import Result
 
 
 @click.command(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped (the same command goes on).")
-@click.argument("caches", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CACHE...")
+@click.argument("caches", nargs=-1, required=True, type=Place(), metavar="CACHE...")
 @click.option(
     "--manifest",
     "manifests",
@@ -79,11 +82,19 @@ if TYPE_CHECKING:
     help="Compare files of tokens with their checksums when they are first read.",
 )
 @click.option(
+    "--stage",
+    "--scratch",
+    "stage",
+    type=click.Path(path_type=Path),
+    help="A near disk to bring caches to first; of s3:// and the like featcache's own folder by default.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Print the plan and its cost, timed on a few batches; keep nothing."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines.")
 def probe(
-    caches: tuple[Path, ...],
+    caches: tuple[str | Path, ...],
+    stage: Path | None,
     manifests: tuple[Path, ...],
     heads: tuple[str, ...],
     as_json: bool,
@@ -110,7 +121,8 @@ def probe(
 
     results: list[Result] = []
     costs: list[dict[str, Any]] = []
-    for cache in caches:
+    for place in caches:
+        cache = _near(place, stage, manifests, heads, options["layers"], say)
         results += run(
             cache, manifests, heads=heads, say=say, watch=Live(), progress=True, distributed=True,
             tell=costs.append, **options,
@@ -125,6 +137,38 @@ def probe(
             click.echo(line)
         click.echo(f"results: {options['out'] / 'results.jsonl'}")
         click.echo(f"next: featcache compare {options['out']}")
+
+
+def _near(
+    place: str | Path,
+    folder: Path | None,
+    manifests: tuple[Path, ...],
+    heads: tuple[str, ...],
+    layers: tuple[int, ...],
+    say: Callable[[str], None],
+) -> Path:
+    """The cache itself, or what these heads need of it on a near disk."""
+    from featcache.cache.remote.pull import Layers
+    from featcache.cache.remote.stage import stage
+    from featcache.home import home
+
+    if isinstance(place, Path) and folder is None:
+        return place
+    from featcache.heads.options import split_options
+    from featcache.heads.registry import head_spec
+    from featcache.heads.solved.registry import SOLVED
+    from featcache.manifest import load_manifest
+
+    ids = [clip.id for manifest in manifests for clip in load_manifest(manifest)] if manifests else None
+    names = [split_options(head)[0] for head in heads]
+    every = any(name not in SOLVED and head_spec(name).reads == "layers" for name in names)
+    wanted: Layers = None if every else list(layers) or "last"
+    path, done = stage(place, folder or home() / "staged", ids=ids, layers=wanted, progress=True)
+    say(
+        f"{place}: {done.shards} shards ({done.num_bytes / 1e6:.1f} MB) brought to {path}, "
+        f"{done.present} were there"
+    )
+    return path
 
 
 def _shots(text: str | None) -> list[int | str] | None:

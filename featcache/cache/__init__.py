@@ -6,6 +6,7 @@
 - ``convert``: a cache derived from another without the encoder
 - ``verify``: damaged shards found and taken out
 - ``remove``: the files of a cache taken away, and nothing else
+- ``remote``: caches in buckets and on far disks
 - ``survey``: what caches are here and what one holds
 
 Names are imported when first used: looking at a cache does not wait for torch.

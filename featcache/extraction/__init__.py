@@ -7,5 +7,6 @@
 - ``result``: what a run did
 - ``runner``: the encoder on its device, batch after batch
 - ``interrupts``: Ctrl-C that waits until a batch is stored
+- ``upload``: shards on their way to a bucket
 - ``canaries``: stored clips encoded again, before a cache is trusted or grown
 """

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
 from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
+from featcache.cache.remote.store import is_url
 from featcache.cache.write.recovery import check_target
 from featcache.devices import choose_device, device_name, versions
 from featcache.devices import threads as limited
@@ -32,6 +33,8 @@ from featcache.extraction.fingerprint import layout_of
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
+from featcache.extraction.upload import Upload
+from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
@@ -88,6 +91,7 @@ def extract(
     mixup_snr: Sequence[float] = (2.0, 30.0),
     mixup_sources: int = 3,
     variant_seed: int = 0,
+    scratch: str | Path | None = None,
     reuse: str | Path | Sequence[str | Path] = (),
     skip_failed: bool = False,
     accept_truncated: bool = False,
@@ -116,6 +120,8 @@ def extract(
         mixup_snr: [dB] lowest and highest level of a clip against one that is laid over it
         mixup_sources: the most clips that are laid over one
         variant_seed: of what is drawn for variants
+        scratch: a local folder for the shards that this run makes, where ``out`` is an address such as
+            ``s3://…``; they leave it when all have arrived. One in featcache's own folder unless given
         reuse: other caches; tokens of the same fingerprint are copied instead of computed
         skip_failed: go on where files are missing, too (decoding failures never stop the run)
         accept_truncated: encode what is there of files that were cut off, instead of listing them as failed
@@ -141,8 +147,10 @@ def extract(
         },
     )  # fmt: skip
     share = share_of(writer)
-    check_target(Path(out))
-    writable(Path(out))
+    upload = Upload.to(str(out), scratch or home() / "scratch") if is_url(out) else None
+    cache = upload.path if upload else Path(out)
+    check_target(cache)
+    writable(cache)
     if hop_seconds is not None and window_seconds is None:
         raise InputError(
             "hop_seconds says how far windows are apart; give window_seconds too",
@@ -174,11 +182,13 @@ def extract(
         clips = with_variants(clips, keys, augment)
         keys = clip_keys(clips.clips)
     result = Extraction(
-        cache=Path(out), manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}"
-    )
+        cache=cache, manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}",
+        address=upload.address if upload else None,
+    )  # fmt: skip
     layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
     with (
         limited(threads),
+        upload.running() if upload else nullcontext(),
         CacheWriter.create_or_open(result.cache, layout, alone=share.count == 1) as store,
     ):
         if window_seconds is not None or manifest.own_columns or augment:
@@ -193,15 +203,21 @@ def extract(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
             accept_truncated=accept_truncated, progress=progress,
         )  # fmt: skip
+        if upload:
+            store.elsewhere = upload.shards
+            store.failed.update(upload.failed)
         others = [reuse] if isinstance(reuse, str | Path) else reuse
         split = {clip.id for clip in manifest} - {clip.id for clip in clips}
         filler.fill(
-            clips.clips, keys, [TokenCache.open(other, checked=True) for other in others], split=split
-        )
+            clips.clips, keys, [TokenCache.open(other, checked=True) for other in others], split=split,
+            elsewhere=upload.keys if upload else frozenset(),
+        )  # fmt: skip
         result.lost = store.lost
         store.close(complete=result.complete or share.count == 1)
     result.num_bytes = _bytes_on_disk(result.cache)
     result.seconds = time.perf_counter() - began
+    if upload:
+        upload.clear()
     return result
 
 

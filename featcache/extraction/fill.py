@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from statistics import median
 from typing import NamedTuple
@@ -67,12 +67,14 @@ class Filler:
         reuse: Sequence[TokenCache],
         *,
         split: Iterable[str] = (),
+        elsewhere: Set[bytes] = frozenset(),
     ) -> None:
         """Bring every clip into the cache.
 
         Args:
             keys: content key of each clip, None where its file cannot be read
             split: ids of clips that are windows now: what is listed of them no longer counts
+            elsewhere: keys of clips that are stored in another place, and count as present
 
         Raises:
             Interrupted: Ctrl-C; all batches that were encoded by then stay.
@@ -86,6 +88,7 @@ class Filler:
             self._clips.setdefault(own, clip)
             self._ids.setdefault(own, []).append(clip.id)
         self._unread = {_unreadable_key(clip) for clip, key in zip(clips, keys, strict=True) if key is None}
+        self._clips = {key: clip for key, clip in self._clips.items() if key not in elsewhere}
         pending = dict(self._clips)
         self._waiting.update(clip.id for clip in pending.values())
         expected = len(self._writer.done_keys.union(self._clips))

@@ -24,4 +24,5 @@ class Extraction:
     seconds: float = 0.0
     writer: str = "0/1"  # this run's share of the shards
     lost: list[int] = field(default_factory=list)  # shards that another writer finished meanwhile
+    address: str | None = None  # where the shards were copied to, if not to a local cache
     complete: bool = True  # every clip of the manifest is stored or has failed, whoever wrote it

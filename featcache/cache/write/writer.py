@@ -1,6 +1,6 @@
 """Writing a token cache: clip by clip in, whole durable shards out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +45,7 @@ class CacheWriter:
 
     Attributes:
         layout: of the cache, with the shard size it was created with
+        elsewhere: numbers of shards that are finished in another place, and none of this writer's
     """
 
     def __init__(self, path: Path, layout: CacheLayout, lock: WriterLock | SharedLock) -> None:
@@ -60,6 +61,7 @@ class CacheWriter:
         if self.layout.scales_channels and (scales := stored_scales(path, self.layout)):
             self._queue.scale_channels(scales)
             self._held = None
+        self.elsewhere: Set[int] = frozenset()
         self._closed = False
 
     @classmethod
@@ -97,22 +99,21 @@ class CacheWriter:
         """
         wanted = list(dict.fromkeys(keys))
         self._read_again()
-        finished = self._queue.finished
+        ended = self._queue.finished.counts.keys() | self.elsewhere
         with writing(self.path):
             plan = ShardPlan(self.path, self.layout.shard_rows)
-            while missing := self._unplanned(wanted, plan):
-                plan.add(missing, finished.counts)
-            plan.add(again, finished.counts)
-        return {shard: own for shard, own in plan.shards() if shard not in finished.counts}
+            while missing := self._unplanned(wanted, plan, ended):
+                plan.add(missing, ended)
+            plan.add(again, ended)
+        return {shard: own for shard, own in plan.shards() if shard not in ended}
 
-    def _unplanned(self, keys: Iterable[bytes], plan: ShardPlan) -> list[bytes]:
+    def _unplanned(self, keys: Iterable[bytes], plan: ShardPlan, ended: Set[int]) -> list[bytes]:
         """Those that are neither stored nor failed, and that no unfinished shard is for.
 
-        A shard that was cut short is finished, so what it was to hold besides is among them.
+        A shard that was cut short has ended, so what it was to hold besides is among them.
         """
-        finished = self._queue.finished
-        tried = {bytes.fromhex(key) for key in finished.failed}
-        planned = {key for shard, own in plan.shards() if shard not in finished.counts for key in own}
+        tried = {bytes.fromhex(key) for key in self.failed}
+        planned = {key for shard, own in plan.shards() if shard not in ended for key in own}
         return [key for key in keys if key not in planned and not (key in self.done_keys or key in tried)]
 
     def lacks(self, key: bytes) -> bool:
