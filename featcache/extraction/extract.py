@@ -27,6 +27,7 @@ from featcache.devices import choose_device, device_name, versions
 from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
+from featcache.encoders.columns import column_seconds
 from featcache.errors import InputError
 from featcache.extraction.fill import Filler
 from featcache.extraction.fingerprint import layout_of
@@ -199,6 +200,7 @@ def extract(
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
                 add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+        store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
             accept_truncated=accept_truncated, progress=progress,
