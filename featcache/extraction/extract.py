@@ -6,16 +6,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import (
-    CLIP_SECONDS,
-    FROM_ZERO,
-    SHARE,
-    Rule,
-    check,
-    count_up_to,
-    is_number,
-    seconds_from,
-)
+from featcache.arguments import CLIP_SECONDS, Rule, check, count_up_to, seconds_from
 from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
@@ -38,6 +29,7 @@ from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
+from featcache.manifest.variants import RULES as MIXUP
 from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
 from featcache.output import writable
@@ -55,16 +47,8 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
     "window_seconds": WINDOW_SECONDS,
     "hop_seconds": WINDOW_SECONDS,
-    "variants": count_up_to(1000),
-    "mixup": SHARE,
-    "mixup_snr": Rule(
-        "two numbers, the lower first (dB)",
-        lambda pair: isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
-        and -200 <= pair[0] <= pair[1] <= 200,
-    ),
-    "mixup_sources": count_up_to(100),
-    "variant_seed": FROM_ZERO,
-}  # fmt: skip
+    **MIXUP,
+}
 
 
 def extract(
@@ -173,10 +157,13 @@ def extract(
     clips = manifest
     if window_seconds is not None:
         clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
-    augment = variants and Mixup(
-        variants=variants, mixup=mixup, mixup_snr=(mixup_snr[0], mixup_snr[1]), mixup_sources=mixup_sources,
-        seed=variant_seed,
-    )  # fmt: skip
+    augment = None
+    if variants:
+        low, high = mixup_snr
+        augment = Mixup(
+            variants=variants, mixup=mixup, mixup_snr=(low, high), mixup_sources=mixup_sources,
+            seed=variant_seed,
+        )  # fmt: skip
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
     if augment:
         clips = with_variants(clips, keys, augment)
@@ -185,7 +172,7 @@ def extract(
         cache=cache, manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}",
         address=upload.address if upload else None,
     )  # fmt: skip
-    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
+    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment)
     with (
         limited(threads),
         upload.running() if upload else nullcontext(),
