@@ -185,7 +185,7 @@ def extract(
                 write_manifest(result.manifest, clips.clips)
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
-                add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+                add_run(result.cache, _run_record(result.manifest, manifest.title, runner, batch_size))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
             accept_truncated=accept_truncated, progress=progress,
@@ -260,10 +260,11 @@ def _name(encoder: str) -> str:
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
 
 
-def _run_record(manifest: Path, runner: Runner, batch_size: int) -> dict[str, Any]:
+def _run_record(manifest: Path, title: str, runner: Runner, batch_size: int) -> dict[str, Any]:
     """Where and with what this run computes: what a person looks for when canaries disagree."""
     return {
         "manifest": str(manifest.absolute()),
+        "dataset": title,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "device": device_name(runner.device),
         "batch_size": batch_size,
