@@ -14,6 +14,7 @@ from crc32c import crc32c
 from featcache.errors import CacheError, InputError
 from featcache.files import DOCUMENT_BYTES, read_bytes, reason
 from featcache.jsonl import Line, append_lines, encode, read_lines
+from featcache.manifest.files import printable
 
 RUNS = "runs.jsonl"
 FAILED = "failed.jsonl"
@@ -75,6 +76,13 @@ def last_manifest(cache: Path) -> Path | None:
             options=("manifests",),
         )
     return path
+
+
+def last_dataset(cache: Path) -> str:
+    """The name of the data set whose manifest lies in the cache; empty where the manifest's file names it."""
+    run = _last_run(cache / RUNS) or {}
+    name = run.get("dataset") if "manifest_crc32c" in run else ""
+    return printable(name) if isinstance(name, str) else ""
 
 
 def _last_run(path: Path) -> dict[str, Any] | None:

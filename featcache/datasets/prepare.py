@@ -69,7 +69,7 @@ def prepare(
     kept = {clip.id for clip in there}
     events, cut = within(there, [event for event in listing.events if event.id in kept])
     notes = (*listing.notes, *cut)
-    manifest = Manifest(tuple(there), root, notes=notes, own_columns=True)
+    manifest = Manifest(tuple(there), root, notes=notes, own_columns=True, name=name)
     return Prepared(
         spec=spec, manifest=manifest, events=tuple(events), classes=listing.classes, problems=tuple(problems)
     )

@@ -6,16 +6,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import (
-    CLIP_SECONDS,
-    FROM_ZERO,
-    SHARE,
-    Rule,
-    check,
-    count_up_to,
-    is_number,
-    seconds_from,
-)
+from featcache.arguments import CLIP_SECONDS, Rule, check, count_up_to, seconds_from
 from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.codecs import CODECS
 from featcache.cache.format.dtypes import STORE_DTYPES
@@ -39,6 +30,7 @@ from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
+from featcache.manifest.variants import RULES as MIXUP
 from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
 from featcache.output import writable
@@ -56,16 +48,8 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
     "window_seconds": WINDOW_SECONDS,
     "hop_seconds": WINDOW_SECONDS,
-    "variants": count_up_to(1000),
-    "mixup": SHARE,
-    "mixup_snr": Rule(
-        "two numbers, the lower first (dB)",
-        lambda pair: isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
-        and -200 <= pair[0] <= pair[1] <= 200,
-    ),
-    "mixup_sources": count_up_to(100),
-    "variant_seed": FROM_ZERO,
-}  # fmt: skip
+    **MIXUP,
+}
 
 
 def extract(
@@ -174,10 +158,13 @@ def extract(
     clips = manifest
     if window_seconds is not None:
         clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
-    augment = variants and Mixup(
-        variants=variants, mixup=mixup, mixup_snr=(mixup_snr[0], mixup_snr[1]), mixup_sources=mixup_sources,
-        seed=variant_seed,
-    )  # fmt: skip
+    augment = None
+    if variants:
+        low, high = mixup_snr
+        augment = Mixup(
+            variants=variants, mixup=mixup, mixup_snr=(low, high), mixup_sources=mixup_sources,
+            seed=variant_seed,
+        )  # fmt: skip
     keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
     if augment:
         clips = with_variants(clips, keys, augment)
@@ -186,7 +173,7 @@ def extract(
         cache=cache, manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}",
         address=upload.address if upload else None,
     )  # fmt: skip
-    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
+    layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment)
     with (
         limited(threads),
         upload.running() if upload else nullcontext(),
@@ -199,7 +186,7 @@ def extract(
                 write_manifest(result.manifest, clips.clips)
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
-                add_run(result.cache, _run_record(result.manifest, runner, batch_size))
+                add_run(result.cache, _run_record(result.manifest, manifest.title, runner, batch_size))
         store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
@@ -275,10 +262,11 @@ def _name(encoder: str) -> str:
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
 
 
-def _run_record(manifest: Path, runner: Runner, batch_size: int) -> dict[str, Any]:
+def _run_record(manifest: Path, title: str, runner: Runner, batch_size: int) -> dict[str, Any]:
     """Where and with what this run computes: what a person looks for when canaries disagree."""
     return {
         "manifest": str(manifest.absolute()),
+        "dataset": title,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "device": device_name(runner.device),
         "batch_size": batch_size,

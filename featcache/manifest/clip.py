@@ -54,6 +54,12 @@ class Manifest:
     path: Path
     notes: tuple[str, ...] = field(default=(), compare=False)  # what was taken under another name
     own_columns: bool = field(default=False, compare=False)  # its file needs column names to be read again
+    name: str = field(default="", compare=False)  # of the data set, where it is not that of the file
+
+    @property
+    def title(self) -> str:
+        """What results name the data set by: its own name, or that of the manifest's file."""
+        return self.name or self.path.stem or "manifest"
 
     def __len__(self) -> int:
         return len(self.clips)

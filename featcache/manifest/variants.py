@@ -9,9 +9,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from featcache.arguments import FROM_ZERO, SHARE, Rule, count_up_to, is_number
 from featcache.errors import InputError
 from featcache.manifest.clip import Clip, Manifest
 from featcache.manifest.variant import MixedIn, Variant
+
+
+def _is_range(pair: Any) -> bool:
+    numbers = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
+    return numbers and -200 <= pair[0] <= pair[1] <= 200
+
+
+RULES: dict[str, Rule] = {
+    "variants": count_up_to(1000),
+    "mixup": SHARE,
+    "mixup_snr": Rule("two numbers, the lower first (dB)", _is_range),
+    "mixup_sources": count_up_to(100),
+    "variant_seed": FROM_ZERO,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

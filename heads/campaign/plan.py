@@ -1,6 +1,7 @@
 """What a study will do: what is there, what is to be done, and what is missing."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,16 +147,21 @@ def weights_missing(encoder: StudyEncoder) -> str | None:
 def get_weights(encoder: StudyEncoder) -> str:
     """Where an encoder's weights are, and the line of the study that names them."""
     known = known_checkpoints(encoder.encoder)
-    place = encoder.weights or "PATH"
     pages = [f"get {own.name} ({own.trained}) from {own.address}" for own in known if not own.loads]
     pages += [] if known else [f"get them from their authors ('featcache encoders {encoder.encoder}')"]
-    then = f'{" or ".join(pages)}, and write weights = "{place}"' if pages else ""
-    named = [f'write weights = "{own.address}" ({own.trained})' for own in known if own.loads]
-    return f"{'; or '.join(filter(None, [then, *named]))}, under [encoders.{_key(encoder.name)}]"
+    ways = [f"{' or '.join(pages)}, and write {weights_line(encoder, encoder.weights)}"] if pages else []
+    ways += [f"write {weights_line(encoder, own.address)} ({own.trained})" for own in known if own.loads]
+    return "; or ".join(ways)
 
 
-def _key(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'
+def weights_line(encoder: StudyEncoder, place: str | None = None) -> str:
+    """The line of the study that says where weights are.
+
+    >>> weights_line(StudyEncoder(name="eat+", encoder="eat"))
+    'weights = "PATH" under [encoders."eat+"]'
+    """
+    name = encoder.name if re.fullmatch(r"[\w-]+", encoder.name) else f'"{encoder.name}"'
+    return f'weights = "{place or "PATH"}" under [encoders.{name}]'
 
 
 def _where_data(dataset: StudyDataset, error: FeatcacheError) -> str:

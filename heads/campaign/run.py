@@ -10,7 +10,7 @@ from featcache.cache.read.join import Say
 from featcache.encoders import encoder_spec
 from featcache.errors import FeatcacheError, Interrupted, MissingError
 from featcache.extraction.extract import extract
-from featcache.heads.campaign.plan import StudyPlan, get_weights, plan_study
+from featcache.heads.campaign.plan import StudyPlan, plan_study, weights_line
 from featcache.heads.campaign.steps import (
     add_step,
     extract_key,
@@ -86,7 +86,7 @@ def _try(
     except (Interrupted, KeyboardInterrupt):
         raise
     except _NoWeights as error:
-        outcome.missing[f"encoder {cell.encoder.name}"] = f"{error}, or {get_weights(cell.encoder)}"
+        outcome.missing[f"encoder {cell.encoder.name}"] = f"{error}, as {weights_line(cell.encoder)}"
         say(f"{cell.title}: {error}")
     except FeatcacheError as error:
         outcome.failed[cell.title] = str(error)

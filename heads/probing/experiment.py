@@ -1,7 +1,7 @@
 """A cache joined with a manifest: the questions, and what every trial of them shares."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from featcache.heads.data.tasks import Kind, Question, Shots, Task, questions
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.trial import Trial
 from featcache.manifest import Manifest, load_manifest
-from featcache.records import last_manifest
+from featcache.records import last_dataset, last_manifest
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
@@ -107,9 +107,8 @@ def open_experiment(
     asked, keys = [], np.asarray(store.keys)
     for manifest in found:
         joined = join(store, manifest, say, progress=progress)
-        name = manifest.path.stem or "manifest"
         asked += questions(
-            manifest, joined, name=name, say=say, folds=folds, kind=kind, seed=seed, shots=shots,
+            manifest, joined, name=manifest.title, say=say, folds=folds, kind=kind, seed=seed, shots=shots,
             allow_leak=allow_leak, keys=[key.tobytes() for key in keys[[row for _, row in joined]]],
         )  # fmt: skip
     return Experiment(store, tuple(found), tuple(asked), device, device_cache)
@@ -127,9 +126,9 @@ def choose_layers(cache: "TokenCache", layers: Sequence[int] | None) -> list[int
     return list(layers or [max(cache.layers)])
 
 
-def _remembered(cache: "TokenCache", say: Say) -> Path:
+def _remembered(cache: "TokenCache", say: Say) -> Manifest:
     path = last_manifest(cache.path)
     if path is None:
         raise InputError(f"{cache.path} does not remember a manifest; name one", options=("manifests",))
     say(f"manifest: {path} (the one that {cache.path} was last extracted from)")
-    return path
+    return replace(load_manifest(path), name=last_dataset(cache.path))

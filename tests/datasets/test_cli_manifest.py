@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from featcache.cli.main import featcache
 from featcache.datasets.prepare import prepare
 from featcache.datasets.table import DATASETS
+from featcache.heads.report.results import read_results
 from featcache.manifest import read_manifest
 from featcache.manifest.events import read_events
 
@@ -164,6 +165,7 @@ def test_a_data_set_is_extracted_by_name_with_its_labels_and_events(unpack: Unpa
         "probe", cache, "--head", "linear", "--epochs", 1, "--no-solved", "--out", tmp_path / "results"
     )
     assert probed.exit_code == 0, probed.output
+    assert {result["dataset"] for result in read_results([tmp_path / "results"])} == {"desed"}
     assert run("cache", "verify", cache).exit_code == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featcache.cli.main import featcache
-from featcache.errors import InputError
+from featcache.errors import InputError, MissingError
 from featcache.extraction.extract import extract
 from featcache.heads.campaign import run as running
 from featcache.heads.campaign.settings import read_study
@@ -80,7 +80,9 @@ def test_one_command_gives_the_papers_table_with_its_numbers_beside_ours(whole: 
     }
     assert told["failed"] == {}
     assert list(told["missing"]) == ["encoder beats"]
-    assert "BEATs_iter3_plus_AS2M.pt (pre-trained) from github.com" in told["missing"]["encoder beats"]
+    line = told["missing"]["encoder beats"]
+    assert "get BEATs_iter3_plus_AS2M.pt (pre-trained) from github.com" in line
+    assert line.endswith(f'and write weights = "{file.parent}/weights/beats.pt" under [encoders.beats]')
     assert {r["dataset"]: r["clips"] for r in told["cells"]} == CLIPS | dict.fromkeys(BIRDS, 22)  # 8 + 8 + 6
     train = {bird: _train_clips(file, bird) for bird in ("hsn", "pow")}
     assert train["pow"] == 14 < train["hsn"]  # with variants
@@ -229,6 +231,32 @@ def test_one_cell_that_fails_leaves_the_others_alone(
     trace = tmp_path / "results/cells/tiny/urban/traceback.txt"
     assert (done.exit_code, f"RuntimeError: out of memory (see {trace})" in done.stderr) == (1, True)
     assert "in crash" in trace.read_text()
+
+
+def test_weights_that_cannot_be_fetched_are_asked_for_once_and_listed(
+    small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = small(
+        (
+            "[datasets.urban]",
+            '[encoders.eat]\n[datasets.esc50]\nsource = "esc50:data/esc50"\nallow_missing = true\n[datasets.urban]',
+        )
+    )
+    asked: list[str] = []
+
+    def locate(weights: str) -> Path:
+        asked.append(weights)
+        raise MissingError("cannot be fetched (no network); download it and give its path")
+
+    monkeypatch.setattr(running, "locate", locate)
+    study = read_study(file)
+    outcome = running.run_study(study, study.cells(), say=lambda line: None)
+    assert [cell.title for cell in outcome.done] == ["tiny on esc50", "tiny on urban"]
+    assert outcome.missing == {
+        "encoder eat": "cannot be fetched (no network); download it and give its path, as "
+        'weights = "PATH" under [encoders.eat]'
+    }
+    assert (asked, outcome.failed) == (["hf-hub:worstchan/EAT-base_epoch30_pretrain"], {})
 
 
 def test_audio_may_go_once_it_is_extracted(
