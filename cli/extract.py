@@ -9,6 +9,7 @@ from featcache.cli.options import Place, encoder_options
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
+    from featcache.extraction.plan import Plan
     from featcache.extraction.result import Extraction
     from featcache.manifest import Manifest
 
@@ -129,6 +130,9 @@ SHOWN_FAILURES = 3
     metavar="r/N",
     help="Write every N-th shard, beside other processes (r from 0); slurm: as its task says.",
 )
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="Say what it would cost, measured on 16 clips; encode none."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def extract(
     manifest: Path,
@@ -149,6 +153,7 @@ def extract(
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
+    featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr --plan
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
     torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
     """  # fmt: skip
@@ -167,7 +172,11 @@ def extract(
         click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
-    done = run(clips, skip_failed=skip_failed, progress=True, **options)
+    announce = None if as_json else _announce
+    done = run(clips, skip_failed=skip_failed, progress=True, announce=announce, **options)
+    if options["plan_only"]:
+        _report_plan(done, as_json)
+        return
     if not done.address:
         _keep_events(clips, done, prepared)
     elif prepared:
@@ -202,6 +211,22 @@ def _keep_events(clips: "Manifest", done: "Extraction", prepared: "Prepared | No
     if done.manifest.name == WINDOWS:
         events = events_in_windows(events, clips, load_manifest(done.manifest))
     write_events_beside(done.manifest, events)
+
+
+def _announce(plan: "Plan") -> None:
+    from featcache.cli.plan import line
+
+    click.echo(line(plan))
+
+
+def _report_plan(done: "Extraction", as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from featcache.cli.plan import lines
+
+    assert done.plan is not None  # it was asked for
+    click.echo(json.dumps(asdict(done.plan)) if as_json else "\n".join(lines(done.plan)))
 
 
 def _report(done: "Extraction") -> None:

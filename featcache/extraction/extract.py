@@ -1,7 +1,7 @@
 """Stage one: every clip of a manifest through a frozen encoder, once, into a token cache."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.errors import InputError
-from featcache.extraction.fill import Filler
+from featcache.extraction.fill import Filler, decoding_threads
 from featcache.extraction.fingerprint import layout_of
+from featcache.extraction.plan import MEASURED_FROM, Plan, pending_clips, plan_sizes, require_room, with_rates
+from featcache.extraction.rates import measure
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
@@ -99,6 +101,8 @@ def extract(
     label_column: str | None = None,
     rehash: bool = False,
     writer: str | None = None,
+    plan_only: bool = False,
+    announce: Callable[[Plan], None] | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode the clips of ``manifest`` that ``out`` does not hold yet and store their tokens.
@@ -129,10 +133,12 @@ def extract(
         label_column: of a CSV file, where it is not called labels
         writer: "r/N" writes every N-th shard alone, beside others that write the rest into the same ``out``;
             "slurm" takes r and N from a task of SLURM's; under torchrun each rank takes its share by itself
+        plan_only: find out what the run would cost (``plan`` of the result), and encode nothing
+        announce: is given the plan before the first clip is encoded
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
-        InputError: bad manifest, option, weights, or ``out`` holds something else.
+        InputError: bad manifest, option, weights, ``out`` holds something else or has no room.
         Interrupted: Ctrl-C; what is encoded is kept.
     """
     began = time.perf_counter()
@@ -186,6 +192,22 @@ def extract(
         address=upload.address if upload else None,
     )  # fmt: skip
     layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment or None)
+    todo = pending_clips(cache, layout, clips.clips, keys, upload.keys if upload else frozenset())
+    plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
+    require_room(plan, cache, layout)
+    if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
+        with limited(threads):
+            rates = measure(
+                todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
+                workers=decoding_threads(workers), accept_truncated=accept_truncated,
+            )  # fmt: skip
+        plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
+    result.plan = plan
+    if plan_only:
+        result.complete = False
+        return result
+    if announce:
+        announce(plan)
     with (
         limited(threads),
         upload.running() if upload else nullcontext(),

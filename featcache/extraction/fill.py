@@ -35,6 +35,11 @@ class _Item(NamedTuple):
     key: bytes
 
 
+def decoding_threads(workers: int | None) -> int:
+    """Those asked for, else one a core and at most 8."""
+    return workers or min(8, cores())
+
+
 class Filler:
     """One run's work on one cache."""
 
@@ -53,7 +58,7 @@ class Filler:
         self._share = share
         self._writer, self._runner, self._result = writer, runner, result
         self._batch_size = batch_size
-        self._workers = workers or min(8, cores())
+        self._workers = decoding_threads(workers)
         self._accept_truncated = accept_truncated
         self._progress = progress
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end

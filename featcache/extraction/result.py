@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featcache.extraction.plan import Plan
 
 
 @dataclass(kw_only=True)
@@ -25,4 +29,5 @@ class Extraction:
     writer: str = "0/1"  # this run's share of the shards
     lost: list[int] = field(default_factory=list)  # shards that another writer finished meanwhile
     address: str | None = None  # where the shards were copied to, if not to a local cache
+    plan: "Plan | None" = None  # what it was to cost
     complete: bool = True  # every clip of the manifest is stored or has failed, whoever wrote it

@@ -185,6 +185,5 @@ class ShardQueue:
 
 
 def _num_buffers(layout: CacheLayout) -> int:
-    clip_bytes = sum(spec.row_bytes for spec in layout.arrays())
     fewest, most = _CLIPS_AHEAD
-    return min(most, max(fewest, _BYTES_AHEAD // clip_bytes))
+    return min(most, max(fewest, _BYTES_AHEAD // layout.clip_bytes))
