@@ -161,7 +161,7 @@ assert read_events("clips.events.csv")["audio/0.wav"][0].end == 1.25
 ```
 
 Data sets that are not listed: any CSV file with paths and labels is a manifest
-([columns](quickstart.md#1-list-your-clips)).
+([columns](quickstart.md#1-list-your-clips)); [one from Debian](tones.md) as an example.
 """
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import soundfile
@@ -73,8 +74,9 @@ class OpenRecording:
                 self._blocks.popleft()
                 self._first += 1
             self._ended = len(block) < _STEP
-        start = first - self._first * _STEP
-        return torch.cat([torch.zeros(0), *self._blocks])[start : start + count]
+        skipped, start = divmod(first - self._first * _STEP, _STEP)
+        wanted = islice(self._blocks, skipped, skipped + (start + count - 1) // _STEP + 1)
+        return torch.cat([torch.zeros(0), *wanted])[start : start + count]
 
     def _decode(self, frames: int) -> Tensor:
         samples = torch.from_numpy(self.file.read(frames, dtype="float32", always_2d=True))
