@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
     from featcache.extraction.plan import Plan
     from featcache.extraction.result import Extraction
+    from featcache.extraction.stages import Stages
     from featcache.manifest import Manifest
 
 SHOWN_FAILURES = 3
@@ -131,6 +132,16 @@ SHOWN_FAILURES = 3
     help="Write every N-th shard, beside other processes (r from 0); slurm: as its task says.",
 )
 @click.option(
+    "--decode-timeout",
+    type=float,
+    help="Decode in processes of their own; a clip that takes so long [s], or ends one, counts as failed.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    help="Say where the time went, and write a trace for chrome://tracing to this file.",
+)
+@click.option(
     "--plan", "plan_only", is_flag=True, help="Say what it would cost, measured on 16 clips; encode none."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -181,7 +192,7 @@ def extract(
         _keep_events(clips, done, prepared)
     elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
-    _report_json(done) if as_json else _report(done)
+    _report_json(done) if as_json else _report(done, bool(options["profile"]))
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
 
@@ -229,7 +240,7 @@ def _report_plan(done: "Extraction", as_json: bool) -> None:
     click.echo(json.dumps(asdict(done.plan)) if as_json else "\n".join(lines(done.plan)))
 
 
-def _report(done: "Extraction") -> None:
+def _report(done: "Extraction", profiled: bool) -> None:
     rate = done.encoded / done.seconds if done.seconds else 0.0
     parts = [f"{done.encoded} encoded"]
     parts += [f"{done.present} already there ({done.canaries} checked again)"] if done.present else []
@@ -264,6 +275,18 @@ def _report(done: "Extraction") -> None:
         )
     if done.encoded or done.present or done.reused:
         click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
+    if done.stages:
+        _report_stages(done.stages, profiled)
+
+
+def _report_stages(stages: "Stages", profiled: bool) -> None:
+    from featcache.cli.plan import WORKERS
+
+    for name, busy, waiting, what in stages.table() if profiled else ():
+        work = f"{busy:8.2f} s at work" if name else " " * 18
+        click.echo(f"{name:<8}{work}, {waiting:8.2f} s waiting {what}")
+    share = stages.main[stages.bound] / stages.wall
+    click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {stages.advice}")
 
 
 def _report_json(done: "Extraction") -> None:

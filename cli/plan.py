@@ -5,7 +5,7 @@ from featcache.extraction.plan import Plan
 from featcache.extraction.rates import Rates
 
 RUN_EPOCHS = 30  # of the presets that count epochs
-WORKERS = {"decode": "decoding", "encode": "the encoder", "write": "the disk"}
+WORKERS = {"decode": "decoding", "encode": "the encoder", "store": "storing on the host", "write": "the disk"}
 
 
 def line(plan: Plan) -> str:

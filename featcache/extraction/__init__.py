@@ -7,6 +7,7 @@
 - ``plan``: what a run will cost, and whether it fits
 - ``rates``: how fast a sample of the clips is decoded, encoded and stored
 - ``result``: what a run did
+- ``stages``: which stage bounded a run, and what would help
 - ``runner``: the encoder on its device, batch after batch
 - ``interrupts``: Ctrl-C that waits until a batch is stored
 - ``upload``: shards on their way to a bucket

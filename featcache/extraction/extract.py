@@ -23,7 +23,7 @@ from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.cache.remote.store import is_url
 from featcache.cache.write.recovery import check_target
-from featcache.devices import choose_device, device_name, versions
+from featcache.devices import choose_device, cores, device_name, versions
 from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
@@ -35,6 +35,7 @@ from featcache.extraction.rates import measure
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
+from featcache.extraction.stages import Stages
 from featcache.extraction.upload import Upload
 from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
@@ -42,8 +43,9 @@ from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
 from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
-from featcache.output import writable
+from featcache.output import keeping, writable, writable_file
 from featcache.records import CLIPS, WINDOWS, add_run
+from featcache.spans import Spans
 
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
@@ -54,6 +56,7 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "threads": count_up_to(1024),
     "store_dtype": tuple(STORE_DTYPES),
     "codec": tuple(CODECS),
+    "decode_timeout": WINDOW_SECONDS,
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
     "window_seconds": WINDOW_SECONDS,
     "hop_seconds": WINDOW_SECONDS,
@@ -101,6 +104,8 @@ def extract(
     label_column: str | None = None,
     rehash: bool = False,
     writer: str | None = None,
+    decode_timeout: float | None = None,
+    profile: str | Path | None = None,
     plan_only: bool = False,
     announce: Callable[[Plan], None] | None = None,
     progress: bool = False,
@@ -133,6 +138,9 @@ def extract(
         label_column: of a CSV file, where it is not called labels
         writer: "r/N" writes every N-th shard alone, beside others that write the rest into the same ``out``;
             "slurm" takes r and N from a task of SLURM's; under torchrun each rank takes its share by itself
+        decode_timeout: [s] after which a clip counts as failed; clips are then decoded in processes of their
+            own, so that a codec that hangs or dies does not take the run with it
+        profile: a file for a trace of all stages, as chrome://tracing and ui.perfetto.dev show it
         plan_only: find out what the run would cost (``plan`` of the result), and encode nothing
         announce: is given the plan before the first clip is encoded
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
@@ -149,7 +157,7 @@ def extract(
             "threads": threads, "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
             "window_seconds": window_seconds, "hop_seconds": hop_seconds, "variants": variants,
             "mixup": mixup, "mixup_snr": mixup_snr, "mixup_sources": mixup_sources,
-            "variant_seed": variant_seed,
+            "variant_seed": variant_seed, "decode_timeout": decode_timeout,
         },
     )  # fmt: skip
     share = share_of(writer)
@@ -157,6 +165,8 @@ def extract(
     cache = upload.path if upload else Path(out)
     check_target(cache)
     writable(cache)
+    if profile is not None:
+        writable_file(Path(profile))
     if hop_seconds is not None and window_seconds is None:
         raise InputError(
             "hop_seconds says how far windows are apart; give window_seconds too",
@@ -199,7 +209,7 @@ def extract(
         with limited(threads):
             rates = measure(
                 todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
-                workers=decoding_threads(workers), accept_truncated=accept_truncated,
+                workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
             )  # fmt: skip
         plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
     result.plan = plan
@@ -208,6 +218,7 @@ def extract(
         return result
     if announce:
         announce(plan)
+    spans, started = Spans(keep=profile is not None), time.perf_counter()
     with (
         limited(threads),
         upload.running() if upload else nullcontext(),
@@ -223,7 +234,7 @@ def extract(
                 add_run(result.cache, _run_record(result.manifest, runner, batch_size))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
-            accept_truncated=accept_truncated, progress=progress,
+            accept_truncated=accept_truncated, timeout=decode_timeout, spans=spans, progress=progress,
         )  # fmt: skip
         if upload:
             store.elsewhere = upload.shards
@@ -236,6 +247,15 @@ def extract(
         )  # fmt: skip
         result.lost = store.lost
         store.close(complete=result.complete or share.count == 1)
+    if result.encoded:
+        result.stages = Stages(
+            seconds=dict(spans.seconds), wall=time.perf_counter() - started, cores=cores(),
+            workers=decoding_threads(workers), device=place.type, store_dtype=store_dtype,
+            compute_dtype=str(runner.dtype).removeprefix("torch."),
+        )  # fmt: skip
+    if profile is not None:
+        with keeping(Path(profile), "the tokens are stored"):
+            spans.write(Path(profile))
     result.num_bytes = _bytes_on_disk(result.cache)
     result.seconds = time.perf_counter() - began
     if upload:

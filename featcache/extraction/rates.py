@@ -40,6 +40,7 @@ def measure(
     beside: Path,
     workers: int,
     accept_truncated: bool = False,
+    timeout: float | None = None,
 ) -> Rates | None:
     """Measure up to 16 of ``clips``, spread over all of them; None where none can be decoded.
 
@@ -48,6 +49,7 @@ def measure(
         beside: the planned cache; a folder next to it is filled for half a second, or with 64 MB or a tenth
             of the free space, whichever is least, and removed
         workers: decoding threads
+        timeout: [s] after which a clip is given up
 
     Raises:
         InputError: the storage dtype cannot hold these tokens.
@@ -60,7 +62,7 @@ def measure(
         decode_ahead(
             [clips[place] for place in sorted(places)],
             sample_rate=rate, max_seconds=decode_seconds(runner.encoder), workers=workers, ahead=SAMPLE,
-            accept_truncated=accept_truncated, partners=partners,
+            accept_truncated=accept_truncated, partners=partners, timeout=timeout,
         )
     )  # fmt: skip
     decode = time.perf_counter() - began
