@@ -177,7 +177,7 @@ def test_the_last_line_says_what_bounded_the_run_and_a_profile_where_its_time_we
     result = run(*command, "--profile", trace)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[-1].startswith("bounded by decoding (")
+    assert lines[-1].startswith("bounded by ")
     assert [line.split()[0] for line in lines[-5:-1]] == ["decode", "encode", ",", "write"]
     events = json.loads(trace.read_text())["traceEvents"]
     names = {event["name"] for event in events}
