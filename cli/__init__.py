@@ -1,10 +1,12 @@
 """The command line: words to calls. One file per command: parse, call, print.
 
 - ``main``: the command ``featcache``, and how errors leave it
-- ``demo``, ``manifest``, ``extract``, ``probe``, ``predict``, ``explain``, ``compare``, ``study``,
-  ``fewshot``, ``cache``, ``datasets``, ``encoders``, ``heads``: its subcommands
+- ``demo``, ``doctor``, ``manifest``, ``extract``, ``probe``, ``predict``, ``explain``, ``compare``,
+  ``study``, ``fewshot``, ``cache``, ``datasets``, ``encoders``, ``heads``: its subcommands
 - ``cache_remote``: the part of ``cache`` that copies to and from buckets
+- ``plan``: what an extraction will cost, in words
 - ``options``: options that several commands share
+- ``units``: numbers with their units
 - ``live``: the table of trials while they train
 - ``signals``: Ctrl-C and SIGTERM, once and twice
 """

@@ -9,7 +9,9 @@ from featcache.cli.options import Place, encoder_options
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
+    from featcache.extraction.plan import Plan
     from featcache.extraction.result import Extraction
+    from featcache.extraction.stages import Stages
     from featcache.manifest import Manifest
 
 SHOWN_FAILURES = 3
@@ -129,6 +131,19 @@ SHOWN_FAILURES = 3
     metavar="r/N",
     help="Write every N-th shard, beside other processes (r from 0); slurm: as its task says.",
 )
+@click.option(
+    "--decode-timeout",
+    type=float,
+    help="Decode in processes of their own; a clip that takes so long [s], or ends one, counts as failed.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    help="Say where the time went, and write a trace for chrome://tracing to this file.",
+)
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="Say what it would cost, measured on 16 clips; encode none."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def extract(
     manifest: Path,
@@ -149,6 +164,7 @@ def extract(
     featcache extract clips.csv --encoder logmel --out caches/logmel.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
+    featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr --plan
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
     torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
     """  # fmt: skip
@@ -167,12 +183,16 @@ def extract(
         click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
-    done = run(clips, skip_failed=skip_failed, progress=True, **options)
+    announce = None if as_json else _announce
+    done = run(clips, skip_failed=skip_failed, progress=True, announce=announce, **options)
+    if options["plan_only"]:
+        _report_plan(done, as_json)
+        return
     if not done.address:
         _keep_events(clips, done, prepared)
     elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
-    _report_json(done) if as_json else _report(done)
+    _report_json(done) if as_json else _report(done, bool(options["profile"]))
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
 
@@ -204,7 +224,23 @@ def _keep_events(clips: "Manifest", done: "Extraction", prepared: "Prepared | No
     write_events_beside(done.manifest, events)
 
 
-def _report(done: "Extraction") -> None:
+def _announce(plan: "Plan") -> None:
+    from featcache.cli.plan import line
+
+    click.echo(line(plan))
+
+
+def _report_plan(done: "Extraction", as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from featcache.cli.plan import lines
+
+    assert done.plan is not None  # it was asked for
+    click.echo(json.dumps(asdict(done.plan)) if as_json else "\n".join(lines(done.plan)))
+
+
+def _report(done: "Extraction", profiled: bool) -> None:
     rate = done.encoded / done.seconds if done.seconds else 0.0
     parts = [f"{done.encoded} encoded"]
     parts += [f"{done.present} already there ({done.canaries} checked again)"] if done.present else []
@@ -239,6 +275,18 @@ def _report(done: "Extraction") -> None:
         )
     if done.encoded or done.present or done.reused:
         click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
+    if done.stages:
+        _report_stages(done.stages, profiled)
+
+
+def _report_stages(stages: "Stages", profiled: bool) -> None:
+    from featcache.cli.plan import WORKERS
+
+    for name, busy, waiting, what in stages.table() if profiled else ():
+        work = f"{busy:8.2f} s at work" if name else " " * 18
+        click.echo(f"{name:<8}{work}, {waiting:8.2f} s waiting {what}")
+    share = stages.main[stages.bound] / stages.wall
+    click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {stages.advice}")
 
 
 def _report_json(done: "Extraction") -> None:

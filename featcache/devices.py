@@ -55,6 +55,15 @@ def free_memory(device: torch.device) -> int:
         return FALLBACK
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is a lack of memory; the CPU's allocator has no class of error for it.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def versions() -> dict[str, str]:
     """Of what decides the numbers."""
     return {"featcache": __version__, "torch": torch.__version__, "python": platform.python_version()}

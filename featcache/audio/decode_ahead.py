@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
+from featcache.audio.decode_process import DecodeProcesses
 from featcache.audio.load import Decoded
 from featcache.audio.mixup import decode_clip
 from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
+from featcache.spans import Spans
 
 
 def decode_ahead(
@@ -29,6 +32,8 @@ def decode_ahead(
     ahead: int,
     accept_truncated: bool = False,
     partners: Mapping[str, Clip] = MappingProxyType({}),
+    timeout: float | None = None,
+    spans: Spans | None = None,
 ) -> Iterator[tuple[Clip, Decoded | AudioError]]:
     """Yield each clip, in order, with its waveform or the reason why it has none.
 
@@ -36,18 +41,21 @@ def decode_ahead(
         workers: threads
         ahead: clips decoded before they are asked for
         partners: clips by id, for variants that others lie over
+        timeout: [s] after which a clip is given up; it is then decoded in a process that can be stopped
+        spans: counts the time of decoding
     """
+    spans = spans or Spans()
+    settings: dict[str, Any] = {
+        "sample_rate": sample_rate, "max_seconds": max_seconds, "accept_truncated": accept_truncated
+    }  # fmt: skip
+    processes = None if timeout is None else DecodeProcesses(timeout)
 
     def decode(clip: Clip) -> Decoded | AudioError:
         try:
-            return decode_clip(
-                clip,
-                partners,
-                sample_rate=sample_rate,
-                max_seconds=max_seconds,
-                accept_truncated=accept_truncated,
-                recordings=recordings,
-            )
+            with spans.span("decode"):
+                if processes is not None:
+                    return processes.decode(clip, partners, **settings)
+                return decode_clip(clip, partners, recordings=recordings, **settings)
         except AudioError as error:
             return error
 
@@ -65,5 +73,7 @@ def decode_ahead(
             yield clip, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        if processes is not None:
+            processes.close()
         recordings.close()
         torch.set_num_threads(own)  # what a thread that starts later takes for its own

@@ -4,7 +4,10 @@
 - ``fingerprint``: what the tokens are of
 - ``fill``: which clips are present, copied from another cache, or encoded
 - ``share``: which shards are this process's, where several fill one cache
+- ``plan``: what a run will cost, and whether it fits
+- ``rates``: how fast a sample of the clips is decoded, encoded and stored
 - ``result``: what a run did
+- ``stages``: which stage bounded a run, and what would help
 - ``runner``: the encoder on its device, batch after batch
 - ``interrupts``: Ctrl-C that waits until a batch is stored
 - ``upload``: shards on their way to a bucket

@@ -1,7 +1,7 @@
 """Stage one: every clip of a manifest through a frozen encoder, once, into a token cache."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.cache.remote.store import is_url
 from featcache.cache.write.recovery import check_target
-from featcache.devices import choose_device, device_name, versions
+from featcache.devices import choose_device, cores, device_name, versions
 from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.encoders.columns import column_seconds
 from featcache.errors import InputError
-from featcache.extraction.fill import Filler
+from featcache.extraction.fill import Filler, decoding_threads
 from featcache.extraction.fingerprint import layout_of
+from featcache.extraction.plan import MEASURED_FROM, Plan, pending_clips, plan_sizes, require_room, with_rates
+from featcache.extraction.rates import measure
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import COMPUTE_DTYPES, Runner
 from featcache.extraction.share import share_of
+from featcache.extraction.stages import Stages
 from featcache.extraction.upload import Upload
 from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
@@ -33,8 +36,9 @@ from featcache.manifest.files import file_problem, printable
 from featcache.manifest.variants import RULES as MIXUP
 from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
-from featcache.output import writable
+from featcache.output import keeping, writable, writable_file
 from featcache.records import CLIPS, WINDOWS, add_run
+from featcache.spans import Spans
 
 WINDOW_SECONDS = seconds_from(0.001, 86_400)
 RULES: dict[str, Rule | Sequence[str]] = {
@@ -45,6 +49,7 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "threads": count_up_to(1024),
     "store_dtype": tuple(STORE_DTYPES),
     "codec": tuple(CODECS),
+    "decode_timeout": WINDOW_SECONDS,
     "shard_clips": count_up_to(MOST_SHARD_CLIPS),
     "window_seconds": WINDOW_SECONDS,
     "hop_seconds": WINDOW_SECONDS,
@@ -84,6 +89,10 @@ def extract(
     label_column: str | None = None,
     rehash: bool = False,
     writer: str | None = None,
+    decode_timeout: float | None = None,
+    profile: str | Path | None = None,
+    plan_only: bool = False,
+    announce: Callable[[Plan], None] | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode the clips of ``manifest`` that ``out`` does not hold yet and store their tokens.
@@ -114,10 +123,15 @@ def extract(
         label_column: of a CSV file, where it is not called labels
         writer: "r/N" writes every N-th shard alone, beside others that write the rest into the same ``out``;
             "slurm" takes r and N from a task of SLURM's; under torchrun each rank takes its share by itself
+        decode_timeout: [s] after which a clip counts as failed; clips are then decoded in processes of their
+            own, so that a codec that hangs or dies does not take the run with it
+        profile: a file for a trace of all stages, as chrome://tracing and ui.perfetto.dev show it
+        plan_only: find out what the run would cost (``plan`` of the result), and encode nothing
+        announce: is given the plan before the first clip is encoded
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
-        InputError: bad manifest, option, weights, or ``out`` holds something else.
+        InputError: bad manifest, option, weights, ``out`` holds something else or has no room.
         Interrupted: Ctrl-C; what is encoded is kept.
     """
     began = time.perf_counter()
@@ -128,7 +142,7 @@ def extract(
             "threads": threads, "store_dtype": store_dtype, "codec": codec, "shard_clips": shard_clips,
             "window_seconds": window_seconds, "hop_seconds": hop_seconds, "variants": variants,
             "mixup": mixup, "mixup_snr": mixup_snr, "mixup_sources": mixup_sources,
-            "variant_seed": variant_seed,
+            "variant_seed": variant_seed, "decode_timeout": decode_timeout,
         },
     )  # fmt: skip
     share = share_of(writer)
@@ -136,6 +150,8 @@ def extract(
     cache = upload.path if upload else Path(out)
     check_target(cache)
     writable(cache)
+    if profile is not None:
+        writable_file(Path(profile))
     if hop_seconds is not None and window_seconds is None:
         raise InputError(
             "hop_seconds says how far windows are apart; give window_seconds too",
@@ -174,6 +190,23 @@ def extract(
         address=upload.address if upload else None,
     )  # fmt: skip
     layout = layout_of(runner, name, store_dtype, codec, shard_clips, augment)
+    todo = pending_clips(cache, layout, clips.clips, keys, upload.keys if upload else frozenset())
+    plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
+    require_room(plan, cache, layout)
+    if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
+        with limited(threads):
+            rates = measure(
+                todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
+                workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
+            )  # fmt: skip
+        plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
+    result.plan = plan
+    if plan_only:
+        result.complete = False
+        return result
+    if announce:
+        announce(plan)
+    spans, started = Spans(keep=profile is not None), time.perf_counter()
     with (
         limited(threads),
         upload.running() if upload else nullcontext(),
@@ -190,7 +223,7 @@ def extract(
         store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
-            accept_truncated=accept_truncated, progress=progress,
+            accept_truncated=accept_truncated, timeout=decode_timeout, spans=spans, progress=progress,
         )  # fmt: skip
         if upload:
             store.elsewhere = upload.shards
@@ -203,6 +236,15 @@ def extract(
         )  # fmt: skip
         result.lost = store.lost
         store.close(complete=result.complete or share.count == 1)
+    if result.encoded:
+        result.stages = Stages(
+            seconds=dict(spans.seconds), wall=time.perf_counter() - started, cores=cores(),
+            workers=decoding_threads(workers), device=place.type, store_dtype=store_dtype,
+            compute_dtype=str(runner.dtype).removeprefix("torch."),
+        )  # fmt: skip
+    if profile is not None:
+        with keeping(Path(profile), "the tokens are stored"):
+            spans.write(Path(profile))
     result.num_bytes = _bytes_on_disk(result.cache)
     result.seconds = time.perf_counter() - began
     if upload:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -23,7 +23,9 @@ from featcache.extraction.runner import Batcher, ClipTokens, Runner
 from featcache.extraction.share import Share
 from featcache.manifest import Clip
 from featcache.records import record_failed
+from featcache.spans import Spans
 
+R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
@@ -33,6 +35,11 @@ CUT_SLACK = 0.01  # of the clip length
 class _Item(NamedTuple):
     id: str
     key: bytes
+
+
+def decoding_threads(workers: int | None) -> int:
+    """Those asked for, else one a core and at most 8."""
+    return workers or min(8, cores())
 
 
 class Filler:
@@ -48,12 +55,16 @@ class Filler:
         workers: int | None,
         share: Share,
         accept_truncated: bool = False,
+        timeout: float | None = None,
+        spans: Spans,
         progress: bool = False,
     ) -> None:
+        writer.count_time(spans)
+        self._timeout, self._spans = timeout, spans
         self._share = share
         self._writer, self._runner, self._result = writer, runner, result
         self._batch_size = batch_size
-        self._workers = workers or min(8, cores())
+        self._workers = decoding_threads(workers)
         self._accept_truncated = accept_truncated
         self._progress = progress
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end
@@ -161,7 +172,17 @@ class Filler:
             ahead=2 * self._batch_size,
             accept_truncated=self._accept_truncated,
             partners=self._partners,
+            timeout=self._timeout,
+            spans=self._spans,
         )
+
+    def _waited_for(self, decoded: Iterator[R]) -> Iterator[R]:
+        while True:
+            with self._spans.span("wait for decoding"):
+                found = next(decoded, None)
+            if found is None:
+                return
+            yield found
 
     def _count_cut(self) -> None:
         slack = CUT_SLACK * self._runner.encoder.clip_seconds
@@ -215,8 +236,8 @@ class Filler:
         """Write whole shards, each with the clips that are wanted and can be decoded."""
         own = {shard: [key for key in keys if key in pending] for shard, keys in shards.items()}
         new = {shard: [key for key in keys if key not in self._copies] for shard, keys in own.items()}
-        decoded = self._decoded(pending[key] for keys in new.values() for key in keys)
-        batcher = Batcher(self._runner, self._batch_size, self._store)
+        decoded = self._waited_for(self._decoded(pending[key] for keys in new.values() for key in keys))
+        batcher = Batcher(self._runner, self._batch_size, self._store, self._spans)
         with tqdm(
             total=sum(map(len, own.values())), unit="clip", desc="extract",
             disable=None if self._progress else True,
@@ -263,7 +284,8 @@ class Filler:
         return None
 
     def _store(self, item: _Item, encoded: ClipTokens) -> None:
-        self._writer.add(item.id, item.key, encoded.tokens, encoded.cls, encoded.valid)
+        with self._spans.span("store"):  # waiting for the disk is part of it
+            self._writer.add(item.id, item.key, encoded.tokens, encoded.cls, encoded.valid)
         self._result.encoded += 1
 
 

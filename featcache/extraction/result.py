@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featcache.extraction.plan import Plan
+    from featcache.extraction.stages import Stages
 
 
 @dataclass(kw_only=True)
@@ -25,4 +30,6 @@ class Extraction:
     writer: str = "0/1"  # this run's share of the shards
     lost: list[int] = field(default_factory=list)  # shards that another writer finished meanwhile
     address: str | None = None  # where the shards were copied to, if not to a local cache
+    plan: "Plan | None" = None  # what it was to cost
+    stages: "Stages | None" = None  # where the time went, if clips were encoded
     complete: bool = True  # every clip of the manifest is stored or has failed, whoever wrote it

@@ -1,18 +1,24 @@
 """The frozen encoder at work: waveforms in, token maps on the host out, batch after batch."""
 
 import contextlib
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from featcache.devices import out_of_memory
 from featcache.encoders.base import Encoded, Encoder
-from featcache.errors import InputError
+from featcache.errors import FeatcacheError, InputError
 from featcache.extraction.interrupts import held_back
+from featcache.spans import Spans
 
 T = TypeVar("T")
+S = TypeVar("S")
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -73,10 +79,18 @@ class Batcher(Generic[T]):
     alone: a run that resumes at a flush repeats an unbroken run exactly.
     """
 
-    def __init__(self, runner: Runner, batch_size: int, sink: Callable[[T, ClipTokens], object]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        batch_size: int,
+        sink: Callable[[T, ClipTokens], object],
+        spans: Spans | None = None,
+    ) -> None:
+        self._spans = spans or Spans()
         self._runner, self._batch_size, self._sink = runner, batch_size, sink
         self._waiting: list[tuple[T, Tensor]] = []
         self._groups: dict[torch.Size, list[tuple[T, int, Tensor]]] = defaultdict(list)
+        self._fitting = batch_size  # clips of a batch that the device has had memory for
         self._flying: tuple[list[tuple[T, int]], Encoded, torch.cuda.Event | None] | None = None
 
     def push(self, item: T, waveform: Tensor) -> None:
@@ -96,7 +110,9 @@ class Batcher(Generic[T]):
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        features = self._runner.features([waveform for _, waveform in waiting])
+        waveforms = [waveform for _, waveform in waiting]
+        parts = self._by_parts("frontend", self._runner.features, waveforms)
+        features = [feature for _, own in parts for feature in own]
         for (item, waveform), feature in zip(waiting, features, strict=True):
             group = self._groups[feature.shape]
             group.append((item, self._runner.encoder.valid_tokens(len(waveform)), feature))
@@ -104,8 +120,15 @@ class Batcher(Generic[T]):
                 self._launch(self._groups.pop(feature.shape))
 
     def _launch(self, group: list[tuple[T, int, Tensor]]) -> None:
-        """Start one batch and its copy to the host, then finish the one before it."""
-        encoded = self._runner.encode(torch.stack([feature for _, _, feature in group]))
+        """Start one batch, in parts where it must be, and finish the one before it."""
+
+        def encode(part: list[tuple[T, int, Tensor]]) -> Encoded:
+            return self._runner.encode(torch.stack([feature for _, _, feature in part]))
+
+        for part, encoded in self._by_parts("encode", encode, group):
+            self._fly(part, encoded)
+
+    def _fly(self, group: list[tuple[T, int, Tensor]], encoded: Encoded) -> None:
         event = None
         if self._runner.device.type == "cuda":
             encoded = _to_host(encoded)
@@ -114,12 +137,51 @@ class Batcher(Generic[T]):
         self._land()
         self._flying = ([(item, valid) for item, valid, _ in group], encoded, event)
 
+    def _by_parts(
+        self, stage: str, work: Callable[[list[S]], R], items: list[S]
+    ) -> Iterator[tuple[list[S], R]]:
+        """Do the work on all items at once, or on as many as the device has memory for.
+
+        Raises:
+            FeatcacheError: it has none for a single one.
+        """
+        start = 0
+        while start < len(items):
+            part = items[start : start + self._fitting]
+            with self._spans.span(stage):
+                result = self._tried(work, part)
+            if result is not None:
+                start += len(part)
+                yield part, result
+                continue
+            self._land()  # its tokens take memory, too
+            if self._runner.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._fitting = len(part) // 2
+            _log.warning("out of memory on %s: batches of %s now", self._runner.device, self._fitting)
+
+    def _tried(self, work: Callable[[list[S]], R], part: list[S]) -> R | None:
+        """None where memory ran out; the error is gone by then, and with it the tensors in its frames."""
+        try:
+            return work(part)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise FeatcacheError(
+                    f"{self._runner.device} has no memory for a single clip; take shorter clips or windows, "
+                    "a smaller compute dtype, or another device",
+                    options=("clip_seconds", "window_seconds", "dtype", "device"),
+                ) from error
+            return None
+
     def _land(self) -> None:
         if self._flying is None:
             return
         (items, encoded, event), self._flying = self._flying, None
         if event is not None:
-            event.synchronize()
+            with self._spans.span("encode"):
+                event.synchronize()
         tokens = {layer: value.cpu().float() for layer, value in encoded.tokens.items()}
         cls = encoded.cls and {layer: value.cpu().float() for layer, value in encoded.cls.items()}
         with held_back():  # a run that is stopped has whole batches, so the next one makes the same ones

@@ -39,6 +39,15 @@ def locate(weights: str) -> Path:
     return path
 
 
+def downloaded(address: str) -> bool:
+    """Whether the weights of ``hf-hub:owner/name`` or of a URL are here already; asks no network."""
+    if address.startswith("hf-hub:"):
+        parts = address.removeprefix("hf-hub:").split("/", 2)
+        files = list(_cached_files("/".join(parts[:2])))
+        return parts[2] in files if len(parts) == 3 else _choose(files) is not None
+    return _kept_at(address).exists()
+
+
 def _from_hub(weights: str) -> Path:
     import huggingface_hub
 
@@ -135,11 +144,9 @@ def _has_address(url: str) -> bool:
 
 
 def _from_url(url: str) -> Path:
-    from huggingface_hub.constants import HF_HOME
     from torch.hub import download_url_to_file
 
-    name = Path(urlsplit(url).path).name or "weights.pt"
-    path = Path(HF_HOME) / "featcache" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    path = _kept_at(url)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +156,13 @@ def _from_url(url: str) -> Path:
     except (OSError, ValueError) as error:  # URLError is an OSError
         raise MissingError(unreachable(url, error)) from error
     return path
+
+
+def _kept_at(url: str) -> Path:
+    from huggingface_hub.constants import HF_HOME
+
+    name = Path(urlsplit(url).path).name or "weights.pt"
+    return Path(HF_HOME) / "featcache" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
 
 
 def unreachable(weights: str, error: Exception) -> str:

@@ -17,7 +17,7 @@ from featcache.jsonl import append_lines, records
 
 STEPS = "steps.jsonl"
 # Where and how fast something runs decides nothing.
-PLACE = ("device", "batch_size", "workers", "threads", "device_cache", "verify")
+PLACE = ("device", "batch_size", "workers", "threads", "decode_timeout", "device_cache", "verify")
 PROBE_PLACE = tuple(name for name in PLACE if name != "batch_size")  # there it decides
 
 

@@ -145,19 +145,24 @@ def _spread(count: int, work: Callable[[int, int], int]) -> list[int]:
         return list(pool.map(work, edges[:-1], edges[1:]))
 
 
+def compiler() -> str | None:
+    """The C compiler of this machine: ``CC``, or the first of the usual ones; None where there is none."""
+    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled code, from the user's cache or compiled now; None where that cannot be."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or compiler is None:
+    with_ = compiler()
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or with_ is None:
         return None
     try:
-        target = home() / "native" / _name(compiler)
-        if _kept(compiler, target):
+        target = home() / "native" / _name(with_)
+        if _kept(with_, target):
             return ctypes.CDLL(str(target))
         # No folder of the user's that others cannot write to: what lies there is not run.
         with tempfile.TemporaryDirectory(prefix="featcache-") as folder:
-            _compile(compiler, Path(folder) / target.name)
+            _compile(with_, Path(folder) / target.name)
             return ctypes.CDLL(str(Path(folder) / target.name))  # stays mapped without its file
     except (OSError, subprocess.SubprocessError):
         return None

@@ -9,15 +9,6 @@ from featcache.heads.base import Head, has_stacked_form
 from featcache.heads.training.trial import Trial
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is a lack of memory; the CPU's allocator has no class of error for it.
-
-    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-    True
-    """
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def head_bytes(head: Head, batch_size: int, num_tokens: int) -> int:
     """[bytes] that one more head of this kind adds to a stack in training.
 

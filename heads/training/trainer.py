@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featcache.devices import out_of_memory
 from featcache.errors import FeatcacheError
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch
@@ -16,7 +17,7 @@ from featcache.heads.data.moments import channel_moments
 from featcache.heads.data.source import Source
 from featcache.heads.data.tasks import Task
 from featcache.heads.training.group import Group
-from featcache.heads.training.memory import chunks, out_of_memory
+from featcache.heads.training.memory import chunks
 from featcache.heads.training.predict import inputs_of, predict
 from featcache.heads.training.trial import Outcome, Status, Training, Trial, fresh_head
 from featcache.heads.training.validation import score_stack

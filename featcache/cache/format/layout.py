@@ -110,6 +110,11 @@ class CacheLayout:
         clip_bytes = sum(self.tokens(layer).row_bytes for layer in self.layers)
         return min(max(SHARD_BYTES // clip_bytes, 1), MAX_SHARD_CLIPS)
 
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one clip, uncompressed: tokens, scales, vectors and key."""
+        return sum(spec.row_bytes for spec in self.arrays())
+
     def tokens(self, layer: int) -> ArraySpec:
         """The token array of a layer."""
         shape = (self.num_tokens, self.store.packed(self.dim))

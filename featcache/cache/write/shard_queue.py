@@ -19,6 +19,7 @@ from featcache.cache.write.open_shard import OpenShard
 from featcache.cache.write.plan import ShardPlan
 from featcache.cache.write.recovery import finished_keys, shard_row_count
 from featcache.errors import CacheError, InputError
+from featcache.spans import Spans
 
 # Clips that may wait for the disk: 2 to 8 buffers, of 64 MB together if they can.
 _CLIPS_AHEAD = (2, 8)
@@ -33,6 +34,7 @@ class ShardQueue:
         done_keys: their clips' keys
         room: clips until the shard that fills is full: at least 1
         lost: shards that another writer finished while they were written here
+        spans: where the time of the threads, and of waiting for them, is counted
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ShardQueue:
         self._number = 0  # no shard number below it is free
         self._shard: OpenShard | None = None  # only the writing thread touches it until `stop`
         self._failure: BaseException | None = None
+        self.spans = Spans()
         self._pid = os.getpid()
 
     def scale_channels(self, scales: Mapping[int, Tensor]) -> None:
@@ -76,7 +79,8 @@ class ShardQueue:
             CacheError: an earlier clip could not be written.
         """
         self.check()
-        buffer = self._free.get()
+        with self.spans.span("wait for disk"):
+            buffer = self._free.get()
         try:
             yield buffer
             self._writer.submit(self._append, buffer)
@@ -101,7 +105,8 @@ class ShardQueue:
     def settle(self) -> None:
         """Wait for the threads; their error becomes the caller's, each time anew."""
         self.check()
-        self._writer.submit(self._wait_for_sealer).result()
+        with self.spans.span("wait for disk"):
+            self._writer.submit(self._wait_for_sealer).result()
         self.check()
 
     def stop(self) -> None:
@@ -125,7 +130,7 @@ class ShardQueue:
 
     def _append(self, buffer: ClipBuffer) -> None:
         if self._failure is None:
-            with self._failing():
+            with self._failing(), self.spans.span("write"):
                 self._growing().append(buffer)
         self._free.put(buffer)
 
@@ -161,7 +166,7 @@ class ShardQueue:
 
     def _seal(self, shard: OpenShard, failed: dict[str, dict[str, str]]) -> None:
         # Also where the shard after it has failed meanwhile: this one is whole.
-        with self._failing():
+        with self._failing(), self.spans.span("make durable"):
             try:
                 won = shard.finish(self.finished, failed)
             except BaseException:
@@ -185,6 +190,5 @@ class ShardQueue:
 
 
 def _num_buffers(layout: CacheLayout) -> int:
-    clip_bytes = sum(spec.row_bytes for spec in layout.arrays())
     fewest, most = _CLIPS_AHEAD
-    return min(most, max(fewest, _BYTES_AHEAD // clip_bytes))
+    return min(most, max(fewest, _BYTES_AHEAD // layout.clip_bytes))

@@ -29,6 +29,7 @@ from featcache.cache.write.recovery import (
 from featcache.cache.write.sample import check_dtype, publish_scales, stored_scales, write_scale
 from featcache.cache.write.shard_queue import ShardQueue
 from featcache.errors import MismatchError
+from featcache.spans import Spans
 
 
 class CacheWriter:
@@ -280,6 +281,10 @@ class CacheWriter:
     def done_keys(self) -> set[bytes]:
         """Clip keys of all finished shards."""
         return self._queue.done_keys
+
+    def count_time(self, spans: Spans) -> None:
+        """Have the time of writing, and of waiting for it, counted there."""
+        self._queue.spans = spans
 
     @property
     def room(self) -> int:

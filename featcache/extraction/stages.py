@@ -1,0 +1,71 @@
+"""Which stage bounded a run, and which option would help."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Where the time of a run went.
+
+    The main thread does all but decoding and writing, and waits for those: its waiting says what it lacked.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)  # name of a span -> [s], in all threads
+    wall: float  # [s] from the first clip to the last
+    workers: int  # decoding threads
+    cores: int
+    device: str  # its type
+    compute_dtype: str
+    store_dtype: str
+
+    def taken(self, name: str) -> float:
+        """[s] of a span; 0 where it never was."""
+        return self.seconds.get(name, 0.0)
+
+    @property
+    def main(self) -> dict[str, float]:
+        """Stage -> [s] that the main thread spent on it, or waited for it."""
+        waited = self.taken("wait for disk")
+        return {
+            "decode": self.taken("wait for decoding"),
+            "encode": self.taken("frontend") + self.taken("encode"),
+            "store": max(0.0, self.taken("store") - waited),
+            "write": waited,
+        }
+
+    @property
+    def bound(self) -> str:
+        """The stage on which most of the main thread's time went: decode, encode, store or write."""
+        return max(self.main, key=lambda name: self.main[name])
+
+    @property
+    def advice(self) -> str:
+        """What would help."""
+        if self.bound == "decode":
+            if self.workers < self.cores:
+                return f"--workers {self.cores} (now {self.workers})"
+            return "more cores or machines (--writer r/N), or audio stored at the encoder's rate"
+        if self.bound == "write":
+            if self.store_dtype in ("float32", "float16", "bfloat16"):
+                return f"--store-dtype int8 instead of {self.store_dtype}, fewer --layers, or a faster disk"
+            return "fewer --layers, or a faster disk"
+        if self.bound == "store":
+            return "several processes (--writer r/N or torchrun), or fewer --layers"
+        if self.device == "cpu":
+            return "a GPU (--device cuda), or more machines (--writer r/N)"
+        if self.compute_dtype == "float32":
+            return "--dtype bf16 (other tokens than fp32), or more GPUs (torchrun)"
+        return "a larger --batch-size, or more GPUs (torchrun)"
+
+    def table(self) -> list[tuple[str, float, float, str]]:
+        """Stage, [s] at work (of one thread), [s] waiting, and what for."""
+        decode, main = self.taken("decode") / self.workers, self.main
+        encode = main["encode"] + main["store"]
+        write = self.taken("write") + self.taken("make durable")
+        return [
+            ("decode", decode, max(0.0, self.wall - decode), "until clips are taken"),
+            ("encode", encode, main["decode"], "for decoding"),
+            ("", 0.0, main["write"], "for the disk"),
+            ("write", write, max(0.0, self.wall - write), "for tokens"),
+        ]
