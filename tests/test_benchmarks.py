@@ -33,7 +33,7 @@ def test_every_way_of_reading_that_is_measured_reads_the_right_clips(tmp_path: P
     [
         "bench_match.py --repeats 1",
         "bench_frontend.py --repeats 1",
-        "bench_extract.py --only logmel --only ready",
+        "bench_extract.py --only ready",
     ],
 )
 def test_a_benchmark_prints_its_table(command: str) -> None:

@@ -12,6 +12,9 @@ there (for ``ready``: plain files of the same bytes, written and synced). ``read
 an encoder whose shapes follow them, sorted by length and shuffled. All stages of a row see the same clips;
 the fastest of the repeats is shown.
 
+The last two columns are milliseconds of processor time a clip: of the stages alone, added up, and of all
+together. They say what the pipeline itself costs also where others keep the cores busy.
+
 Peak memory is that of two further processes, with few clips and with many.
 """
 
@@ -28,6 +31,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch loads
+
 import numpy as np
 import soundfile
 import torch
@@ -41,7 +46,7 @@ from featcache.encoders import build_encoder, encoder_spec
 from featcache.encoders.base import Encoded, Encoder, decode_seconds
 from featcache.extraction.extract import extract
 from featcache.extraction.fingerprint import layout_of
-from featcache.extraction.runner import Runner
+from featcache.extraction.runner import ClipTokens, Runner
 from featcache.manifest import read_manifest
 
 BATCH = 32
@@ -70,13 +75,11 @@ class Ready(nn.Module):
         return Encoded({1: self.tokens[: len(features)]}, None)
 
 
-class Rates(NamedTuple):
-    """[clips/s]; the bar is the share of the slowest, or of the forward alone, that end to end reaches."""
+class Cost(NamedTuple):
+    """Of one stage, or of all."""
 
-    decode: float
-    forward: float
-    write: float
-    whole: float
+    wall: float  # [s]
+    processor: float  # [s] of all threads
 
 
 def main() -> None:
@@ -104,8 +107,11 @@ def main() -> None:
 def table(folder: Path, options: argparse.Namespace) -> None:
     print(f"{processor()}, {cores()} cores, {options.device}, {options.dtype}, torch {torch.__version__}")
     print(f"load average before: {os.getloadavg()[0]:.1f}\n")
-    print("| encoder | clips | decode | forward | write | end to end | of the slowest | of the forward |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = (
+        "encoder", "clips", "decode", "frontend", "forward", "write", "end to end", "of the slowest",
+        "of the forward", "stages [ms]", "end to end [ms]",
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, (few, many, encoder) in CASES.items():
         if name not in (options.only or CASES):
             continue
@@ -115,11 +121,19 @@ def table(folder: Path, options: argparse.Namespace) -> None:
             )
             built = encoder(Path(inner), options.full)
             found = [measured(Path(inner), manifest, built, options) for _ in range(options.repeats)]
-        best = Rates(*(max(column) for column in zip(*found, strict=True)))
-        slowest = min(best.decode, best.forward, best.write)
-        row = " | ".join(f"{rate:,.1f}" for rate in best)
-        clips = len(many() if options.full else few())
-        print(f"| {name} | {clips} | {row} | {best.whole / slowest:.2f} | {best.whole / best.forward:.2f} |")
+        count = len(many() if options.full else few())
+        print(f"| {name} | {count} | {row(found, count)} |", flush=True)
+
+
+def row(found: Sequence[Sequence[Cost]], clips: int) -> str:
+    """Cells of the fastest repeats; each repeat has the costs of the stages and of all together."""
+    *rates, whole = (clips / min(cost.wall for cost in column) for column in zip(*found, strict=True))
+    *stages, all_ms = (
+        min(cost.processor for cost in column) / clips * 1000 for column in zip(*found, strict=True)
+    )
+    cells = [f"{rate:,.1f}" for rate in (*rates, whole)]
+    cells += [f"{whole / min(rates):.2f}", f"{whole / rates[2]:.2f}", f"{sum(stages):.2f}", f"{all_ms:.2f}"]
+    return " | ".join(cells)
 
 
 def audiomae(folder: Path, full: bool) -> Encoder:
@@ -151,7 +165,7 @@ Lengths = Callable[[], list[float]]
 CASES: dict[str, tuple[Lengths, Lengths, Callable[[Path, bool], Encoder]]] = {
     "audiomae": (lambda: [10.0] * 4, lambda: [10.0] * 32, audiomae),
     "logmel": (lambda: [10.0] * 4, lambda: [10.0] * 256, lambda folder, full: build_encoder("logmel")),
-    "ready": (lambda: [0.1] * 32, lambda: [0.1] * 1024, lambda folder, full: Ready()),
+    "ready": (lambda: [0.1] * 32, lambda: [0.1] * 1000, lambda folder, full: Ready()),
     "beats, 96 wide, lengths shuffled": (lambda: lengths(6), lambda: lengths(256), beats),
     "beats, 96 wide, lengths sorted": (lambda: sorted(lengths(6)), lambda: sorted(lengths(256)), beats),
 }
@@ -172,7 +186,8 @@ def sounds(folder: Path, seconds: Sequence[float], kind: str = "flac", rate: int
     return folder / "clips.csv"
 
 
-def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.Namespace) -> Rates:
+def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.Namespace) -> list[Cost]:
+    """Of decode, frontend, forward, write, and of all."""
     clips = read_manifest(manifest).clips
     runner = Runner(
         encoder, device=choose_device(options.device), dtype=options.dtype, layers=(encoder.depth,)
@@ -183,10 +198,17 @@ def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.N
     )  # fmt: skip
     decode, decoded = timed(lambda: [sound for _, sound in decoding])
     waveforms = [sound.waveform for sound in decoded if isinstance(sound, Decoded)]
-    features = by_shape(runner, waveforms)
-    runner.encode(features[0])
-    forward, _ = timed(lambda: [finish(runner.encode(batch)) for batch in features])
-    write = (raw_write if isinstance(encoder, Ready) else cache_write)(folder, runner, waveforms)
+    runner.features(waveforms[:1])
+    batches = [waveforms[start : start + BATCH] for start in range(0, len(waveforms), BATCH)]
+    frontend, features = timed(lambda: [own for batch in batches for own in runner.features(batch)])
+    full = by_shape(features)
+    runner.encode(full[0])
+    forward, _ = timed(lambda: [finish(runner.encode(batch)) for batch in full])
+    if isinstance(encoder, Ready):
+        write, _ = timed(lambda: raw_write(folder, encoder, len(clips)))
+    else:
+        tokens = runner.tokens_of(waveforms[:8])
+        write, _ = timed(lambda: cache_write(folder, runner, tokens, len(clips)))
     with tempfile.TemporaryDirectory(dir=folder) as name:
         whole, done = timed(
             lambda: extract(
@@ -195,13 +217,13 @@ def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.N
             )
         )  # fmt: skip
     assert done.encoded == len(clips), done.failed
-    return Rates(*(len(clips) / seconds for seconds in (decode, forward, write, whole)))
+    return [decode, frontend, forward, write, whole]
 
 
-def by_shape(runner: Runner, waveforms: Sequence[Tensor]) -> list[Tensor]:
+def by_shape(features: Sequence[Tensor]) -> list[Tensor]:
     """Features in batches of one shape each, as full as they can be."""
     shapes: dict[torch.Size, list[Tensor]] = {}
-    for feature in runner.features(waveforms):
+    for feature in features:
         shapes.setdefault(feature.shape, []).append(feature)
     return [
         torch.stack(own[start : start + BATCH])
@@ -216,42 +238,38 @@ def finish(encoded: Encoded) -> None:
         tokens[0, 0, 0].item()
 
 
-def cache_write(folder: Path, runner: Runner, waveforms: Sequence[Tensor]) -> float:
-    """[s] to store tokens that are there, again and again."""
-    few = runner.tokens_of(waveforms[:8])
+def cache_write(folder: Path, runner: Runner, tokens: Sequence[ClipTokens], count: int) -> None:
+    """Store tokens that are there, again and again."""
     layout = layout_of(runner, "bench", "float16", None, None, None)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        began = time.perf_counter()
-        with CacheWriter.create_or_open(Path(name) / "c.zarr", layout) as writer:
-            for index in range(len(waveforms)):
-                clip = few[index % len(few)]
-                writer.add(str(index), index.to_bytes(16, "big"), clip.tokens, clip.cls, clip.valid)
-        return time.perf_counter() - began
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as name,
+        CacheWriter.create_or_open(Path(name) / "c.zarr", layout) as writer,
+    ):
+        for index in range(count):
+            clip = tokens[index % len(tokens)]
+            writer.add(str(index), index.to_bytes(16, "big"), clip.tokens, clip.cls, clip.valid)
 
 
-def raw_write(folder: Path, runner: Runner, waveforms: Sequence[Tensor]) -> float:
-    """[s] to write as many bytes as such clips have, in files of about 192 MB, each made durable."""
-    encoder = runner.encoder
+def raw_write(folder: Path, encoder: Encoder, count: int) -> None:
+    """Write as many bytes as such clips have, in files of about 192 MB, each made durable."""
     clip = np.random.default_rng(0).bytes(encoder.grid[0] * encoder.grid[1] * encoder.dim * 2)
-    began = time.perf_counter()
-    for first in range(0, len(waveforms), 256):
+    for first in range(0, count, 256):
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            for _ in range(min(256, len(waveforms) - first)):
+            for _ in range(min(256, count - first)):
                 file.write(clip)
             os.fsync(file.fileno())
-    return time.perf_counter() - began
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
+def timed(work: Callable[[], Any]) -> tuple[Cost, Any]:
+    began, processor_began = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - began, result
+    return Cost(time.perf_counter() - began, time.process_time() - processor_began), result
 
 
 def peak(folder: Path, clips: int) -> float:
     """[MB] of this process after it has extracted so many clips of one long recording."""
     random = np.random.default_rng(0)
-    soundfile.write(folder / "long.wav", 0.1 * random.standard_normal(16_000 * 200), 16_000)
+    soundfile.write(folder / "long.wav", 0.1 * random.standard_normal(16_000 * 201), 16_000)
     rows = [f"long.wav,tone,{index},{index / 100:.2f},{index / 100 + 0.1:.2f}" for index in range(clips)]
     (folder / "clips.csv").write_text("\n".join(["path,labels,id,start,end", *rows]) + "\n")
     done = extract(folder / "clips.csv", out=folder / "c.zarr", encoder=Ready(64, 64))
