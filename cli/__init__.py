@@ -5,6 +5,7 @@
   ``study``, ``fewshot``, ``cache``, ``datasets``, ``encoders``, ``heads``: its subcommands
 - ``cache_remote``: the part of ``cache`` that copies to and from buckets
 - ``plan``: what an extraction will cost, in words
+- ``submit``: an extraction as jobs of a cluster
 - ``options``: options that several commands share
 - ``units``: numbers with their units
 - ``live``: the table of trials while they train

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.options import Place, encoder_options
+from featcache.cli.options import Place, encoder_options, slurm_options
+from featcache.errors import InputError
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
@@ -132,6 +133,9 @@ SHOWN_FAILURES = 3
     help="Write every N-th shard, beside other processes (r from 0); slurm: as its task says.",
 )
 @click.option(
+    "--takeover", is_flag=True, help="With several writers: when done, write shards of others not begun yet."
+)
+@click.option(
     "--decode-timeout",
     type=float,
     help="Decode in processes of their own; a clip that takes so long [s], or ends one, counts as failed.",
@@ -144,6 +148,12 @@ SHOWN_FAILURES = 3
 @click.option(
     "--plan", "plan_only", is_flag=True, help="Say what it would cost, measured on 16 clips; encode none."
 )
+@click.option("--launcher", type=click.Choice(["slurm"]), help="Queue the work as jobs (submitit), and end.")
+@click.option(
+    "--gpus", type=click.IntRange(1), default=1, show_default=True, help="With --launcher: jobs of one each."
+)
+@click.option("--partition", help="With --launcher: of SLURM.")
+@slurm_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def extract(
     manifest: Path,
@@ -152,6 +162,10 @@ def extract(
     skip_failed: bool,
     path_column: str | None,
     label_column: str | None,
+    launcher: str | None,
+    gpus: int,
+    partition: str | None,
+    slurm_options: dict[str, str],
     **options: Any,
 ) -> None:
     """Run a frozen encoder over every clip of MANIFEST and keep all patch tokens.
@@ -168,6 +182,15 @@ def extract(
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
     torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
     """  # fmt: skip
+    if launcher:
+        from featcache.cli.submit import submit_extraction
+
+        submit_extraction(click.get_current_context())
+        return
+    if gpus > 1 or partition or slurm_options:
+        raise InputError(
+            "--gpus, --partition and --slurm are for jobs; give --launcher slurm, or use torchrun"
+        )
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest

@@ -33,6 +33,19 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...
     return pairs
 
 
+def slurm_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--slurm NAME=VALUE``, repeatable, as a dictionary of text."""
+    option = click.option(
+        "--slurm",
+        "slurm_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_pairs,
+        help="With --launcher: of submitit's executor, as timeout_min=720, slurm_account=me; repeatable.",
+    )
+    return option(command)
+
+
 def encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--encoder-option NAME=VALUE``, repeatable, as a dictionary of text."""
     option = click.option(

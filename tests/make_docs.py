@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from make_sizes import render_sizes
 
 from featcache.cli.datasets import facts
 from featcache.cli.heads import READS, written
@@ -230,4 +231,5 @@ def _options(spec: HeadSpec) -> str:
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(render_cli(), encoding="utf-8")
     (DOCS / "datasets.md").write_text(render_datasets(), encoding="utf-8")
+    (DOCS / "sizes.md").write_text(render_sizes(), encoding="utf-8")
     (DOCS / "heads.md").write_text(render_heads(), encoding="utf-8")

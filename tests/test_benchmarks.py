@@ -28,6 +28,13 @@ def test_every_way_of_reading_that_is_measured_reads_the_right_clips(tmp_path: P
     run("-c", STORE, tmp_path)
 
 
-@pytest.mark.parametrize("command", ["bench_match.py --repeats 1", "bench_frontend.py --repeats 1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bench_match.py --repeats 1",
+        "bench_frontend.py --repeats 1",
+        "bench_extract.py --only ready",
+    ],
+)
 def test_a_benchmark_prints_its_table(command: str) -> None:
     assert "|---|" in run(*command.split())

@@ -62,7 +62,7 @@ def printed(text: str, folder: Path, path: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize("page", ["cli", "datasets", "heads"])
+@pytest.mark.parametrize("page", ["cli", "datasets", "heads", "sizes"])
 def test_a_page_made_from_the_code_is_not_stale(page: str, warm_path: str) -> None:
     rendered = printed(
         f"import make_docs; print(make_docs.render_{page}(), end='')", ROOT / "tests", warm_path

@@ -9,6 +9,8 @@ import torch
 from click.testing import CliRunner
 
 from featcache.cache import TokenCache
+from featcache.cache.format.durable import partial_path, writer_name
+from featcache.cache.format.ledger import read_ledger
 from featcache.cache.verify import repair_cache, verify_cache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
@@ -102,6 +104,21 @@ def test_a_clip_taken_out_of_the_manifest_does_not_hold_up_its_shard(
     done = extract(manifest, out=tmp_path / "c.zarr", **SETTINGS)
     assert (done.encoded, done.present, done.complete) == (3, 5, True)
     assert len(TokenCache.open(tmp_path / "c.zarr")) == 8
+
+
+def test_an_idle_writer_takes_over_what_a_slower_one_has_not_begun(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "many.zarr"
+    extract(manifest, out=tmp_path / "whole.zarr", **SETTINGS)
+    extract(manifest, out=out, writer="4/5", **SETTINGS)  # the cache is there, with its plan
+    layout = TokenCache.open(out).layout
+    begun = partial_path(out / layout.tokens(0).chunk_file(1), writer_name())  # by a writer that lives
+    begun.touch()
+    done = extract(manifest, out=out, writer="0/2", takeover=True, **SETTINGS)
+    assert (done.complete, done.lost) == (False, [])
+    assert sorted(entry.shard for entry in read_ledger(out)) == [0, 2, 3, 4]
+    begun.unlink()
+    assert extract(manifest, out=out, writer="0/2", takeover=True, **SETTINGS).complete
+    assert files(out) == files(tmp_path / "whole.zarr")
 
 
 def test_two_with_the_same_number_lose_nothing_and_say_so(

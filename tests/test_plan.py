@@ -32,6 +32,13 @@ def layout() -> CacheLayout:
     return CacheLayout(fingerprint={}, layers=(6, 12), num_tokens=512, dim=768, grid=(8, 64), has_cls=True)
 
 
+@pytest.fixture(autouse=True)
+def _short_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from featcache.extraction import rates
+
+    monkeypatch.setattr(rates, "WRITE_SECONDS", 0.02)
+
+
 def rates(**changed: float) -> Rates:
     given = {"decode": 100.0, "encode": 50.0, "write": 400.0, "read": 1e9, "audio_seconds": 10.0}
     return Rates(**{**given, **changed}, clips=16)

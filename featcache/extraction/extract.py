@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def extract(
     label_column: str | None = None,
     rehash: bool = False,
     writer: str | None = None,
+    takeover: bool = False,
     decode_timeout: float | None = None,
     profile: str | Path | None = None,
     plan_only: bool = False,
@@ -123,6 +125,7 @@ def extract(
         label_column: of a CSV file, where it is not called labels
         writer: "r/N" writes every N-th shard alone, beside others that write the rest into the same ``out``;
             "slurm" takes r and N from a task of SLURM's; under torchrun each rank takes its share by itself
+        takeover: once its own shards are done, write those of other writers that nobody has begun
         decode_timeout: [s] after which a clip counts as failed; clips are then decoded in processes of their
             own, so that a codec that hangs or dies does not take the run with it
         profile: a file for a trace of all stages, as chrome://tracing and ui.perfetto.dev show it
@@ -145,7 +148,7 @@ def extract(
             "variant_seed": variant_seed, "decode_timeout": decode_timeout,
         },
     )  # fmt: skip
-    share = share_of(writer)
+    share = replace(share_of(writer), takeover=takeover)
     upload = Upload.to(str(out), scratch or home() / "scratch") if is_url(out) else None
     cache = upload.path if upload else Path(out)
     check_target(cache)

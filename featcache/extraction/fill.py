@@ -109,6 +109,7 @@ class Filler:
             self._find_copies(reuse, pending)
             self._take_sample(pending)
             self._write(self._mine(pending), pending)
+            self._take_over(pending)
             self._writer.refresh()
             self._result.complete = not any(map(self._writer.lacks, self._clips))
         except KeyboardInterrupt:
@@ -154,6 +155,28 @@ class Filler:
             for shard, own in unfinished.items()
             if shard % self._share.count == self._share.rank and any(key in pending for key in own)
         }
+
+    def _take_over(self, pending: Mapping[bytes, Clip]) -> None:
+        """Write shards of slower writers, from their ends, as long as there are some that nobody has begun.
+
+        Two may still choose one at the same time: then one of them is dropped, as always.
+        """
+        tried: set[int] = set()
+        while self._share.takeover:
+            self._writer.refresh()
+            free = [
+                (shard, own)
+                for shard, own in self._writer.plan(pending).items()
+                if shard not in tried
+                and not self._writer.is_begun(shard)
+                and any(key in pending for key in own)
+            ]
+            if not free:
+                return
+            # Writers that are idle at once begin at different ones.
+            shard, own = free[-1 - self._share.rank % len(free)]
+            tried.add(shard)
+            self._write({shard: own}, pending)
 
     def _decodable(self, pending: Mapping[bytes, Clip]) -> list[bytes]:
         return [

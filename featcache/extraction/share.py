@@ -15,6 +15,7 @@ class Share:
 
     rank: int = 0
     count: int = 1
+    takeover: bool = False  # when done, it writes shards of others that nobody has begun
     local: int | None = None  # number on this machine, where the launcher says it: which GPU to take
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from featcache.cache.format.channels import sample_clips
-from featcache.cache.format.durable import writing
+from featcache.cache.format.durable import PARTIAL, writing
 from featcache.cache.format.fingerprint import check_same_tokens
 from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import fold
@@ -136,6 +136,11 @@ class CacheWriter:
     def is_finished(self, shard: int) -> bool:
         """Whether a shard is finished by now, by whichever writer."""
         return self._queue.finished.has_now(shard)
+
+    def is_begun(self, shard: int) -> bool:
+        """Whether some writer, at work or dead, has files of this shard that are not finished."""
+        file = self.path / self.layout.tokens(self.layout.layers[0]).chunk_file(shard)
+        return any(file.parent.glob(f"{file.name}.*{PARTIAL}"))
 
     def begin_shard(self, number: int) -> None:
         """Have the next clips put into this planned shard, until `end_shard`."""
