@@ -64,7 +64,6 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int, threads: int
             results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
             _table(results, cache)
             _picture(results[-1], cache, manifest, out / "found.png")
-            _explain(results[-1], out / "explain.html")
     click.echo(f"\nall of it took {time.perf_counter() - began:.0f} s and lies in {out}")
     _next(manifest, out)
 
@@ -187,16 +186,6 @@ def _picture(result: "Result", path: Path, manifest: Path, picture: Path) -> Non
         "\nprotobin was told which classes a clip has, never when. The patch with most evidence for a class\n"
         f"lies within its event for {100 * share:.0f} % of the test events; by chance {100 * chance:.0f} %.\n"
         f"{picture} shows a clip that it read well, {clip}."
-    )
-
-
-def _explain(result: "Result", page: Path) -> None:
-    from featcache.heads.explain.explain import explain
-
-    done = explain(result.file("head"), out=page, column_seconds=COLUMN_SECONDS)
-    click.echo(
-        f"{page} ({done.num_bytes / 1e6:.1f} MB) shows and plays what its prototypes have learned: open it "
-        "in a browser"
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.advice import advice
 from featcache.cli.options import Place, encoder_options, slurm_options
 from featcache.errors import InputError
 
@@ -309,7 +310,7 @@ def _report_stages(stages: "Stages", profiled: bool) -> None:
         work = f"{busy:8.2f} s at work" if name else " " * 18
         click.echo(f"{name:<8}{work}, {waiting:8.2f} s waiting {what}")
     share = stages.main[stages.bound] / stages.wall
-    click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {stages.advice}")
+    click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {advice(stages)}")
 
 
 def _report_json(done: "Extraction") -> None:

@@ -13,7 +13,7 @@ from featcache.cli.signals import install
 from featcache.errors import FeatcacheError, Interrupted
 
 COMMANDS = (
-    "demo", "doctor", "manifest", "extract", "probe", "predict", "explain", "compare", "study", "fewshot",
+    "demo", "doctor", "manifest", "extract", "probe", "predict", "compare", "study", "fewshot",
     "cache", "datasets", "encoders", "heads",
 )  # fmt: skip
 

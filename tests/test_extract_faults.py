@@ -17,6 +17,7 @@ from featcache.audio import decode_process
 from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import load_clip
 from featcache.cache import TokenCache
+from featcache.cli.advice import advice
 from featcache.cli.main import featcache
 from featcache.errors import AudioError, FeatcacheError
 from featcache.extraction.extract import extract
@@ -200,12 +201,12 @@ def stages(**seconds: float) -> Stages:
 
 def test_each_bound_has_its_advice() -> None:
     decode = stages(wait_for_decoding=6.0, encode=3.0)
-    assert (decode.bound, decode.advice) == ("decode", "--workers 8 (now 2)")
+    assert (decode.bound, advice(decode)) == ("decode", "--workers 8 (now 2)")
     write = stages(store=7.0, wait_for_disk=6.0, encode=3.0)
     assert (write.bound, write.main["store"]) == ("write", 1.0)
-    assert write.advice.startswith("--store-dtype int8 instead of float16")
-    assert stages(store=7.0, encode=3.0).advice.startswith("several processes")
-    assert stages(frontend=2.0, encode=3.0, store=4.0).advice.startswith("--dtype bf16")
+    assert advice(write).startswith("--store-dtype int8 instead of float16")
+    assert advice(stages(store=7.0, encode=3.0)).startswith("several processes")
+    assert advice(stages(frontend=2.0, encode=3.0, store=4.0)).startswith("--dtype bf16")
 
 
 def test_a_profile_that_cannot_be_written_is_refused_first(make_manifest: Make, tmp_path: Path) -> None:

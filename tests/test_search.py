@@ -16,7 +16,7 @@ from featcache.heads.checkpoint import load
 from featcache.heads.data.tasks import Part, Sealed
 from featcache.heads.probing.presets import PRESETS
 from featcache.heads.probing.probe import probe
-from featcache.heads.probing.search import TRIALS, Plan, rungs
+from featcache.heads.probing.search import TRIALS, SearchPlan, rungs
 from featcache.heads.probing.study import Study
 from featcache.heads.report.results import Result, read_results
 from featcache.heads.report.summary import cells
@@ -263,7 +263,7 @@ def test_tpe_learns_from_the_trials_before_it() -> None:
 
 
 def test_rounds_and_rungs() -> None:
-    assert [len(numbers) for numbers in Plan().rounds()] == [25, 5, 5, 5, 5, 5]
+    assert [len(numbers) for numbers in SearchPlan().rounds()] == [25, 5, 5, 5, 5, 5]
     assert rungs(30) == (6, 2)
     assert rungs(3) == (1, 2)
 

@@ -80,7 +80,7 @@ def test_an_extraction_decodes_with_one_thread_each_and_encodes_with_its_own(
 ) -> None:
     decoded: set[int] = set()
     encoded: set[int] = set()
-    load, encode = decoding.load_clip, Runner.encode
+    load, encode = decoding.decode_clip, Runner.encode
 
     def spy_load(*words: Any, **options: Any) -> Any:
         decoded.add(torch.get_num_threads())
@@ -90,7 +90,7 @@ def test_an_extraction_decodes_with_one_thread_each_and_encodes_with_its_own(
         encoded.add(torch.get_num_threads())
         return encode(self, features)
 
-    monkeypatch.setattr(decoding, "load_clip", spy_load)
+    monkeypatch.setattr(decoding, "decode_clip", spy_load)
     monkeypatch.setattr(Runner, "encode", spy_encode)
     torch.set_num_threads(2)
     extract(make_manifest(6), out=tmp_path / "a.zarr", clip_seconds=1.0, workers=2, threads=3)

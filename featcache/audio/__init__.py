@@ -7,6 +7,7 @@
 - ``mixup``: clips laid over a clip
 - ``resample``: one rate to another, in bounded memory
 - ``decode_ahead``: many of them, in order, on threads
+- ``decode_process``: decoding in processes, which can be stopped
 - ``fbank``: Kaldi's log-mel filter bank
 - ``melspec``: mel spectrograms in decibels (Dasheng's input)
 - ``blocks``: waveforms in blocks that share a batch

@@ -1,4 +1,4 @@
-"""Which stage bounded a run, and which option would help."""
+"""Which stage bounded a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,25 +38,6 @@ class Stages:
     def bound(self) -> str:
         """The stage on which most of the main thread's time went: decode, encode, store or write."""
         return max(self.main, key=lambda name: self.main[name])
-
-    @property
-    def advice(self) -> str:
-        """What would help."""
-        if self.bound == "decode":
-            if self.workers < self.cores:
-                return f"--workers {self.cores} (now {self.workers})"
-            return "more cores or machines (--writer r/N), or audio stored at the encoder's rate"
-        if self.bound == "write":
-            if self.store_dtype in ("float32", "float16", "bfloat16"):
-                return f"--store-dtype int8 instead of {self.store_dtype}, fewer --layers, or a faster disk"
-            return "fewer --layers, or a faster disk"
-        if self.bound == "store":
-            return "several processes (--writer r/N or torchrun), or fewer --layers"
-        if self.device == "cpu":
-            return "a GPU (--device cuda), or more machines (--writer r/N)"
-        if self.compute_dtype == "float32":
-            return "--dtype bf16 (other tokens than fp32), or more GPUs (torchrun)"
-        return "a larger --batch-size, or more GPUs (torchrun)"
 
     def table(self) -> list[tuple[str, float, float, str]]:
         """Stage, [s] at work (of one thread), [s] waiting, and what for."""

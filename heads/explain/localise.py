@@ -20,14 +20,12 @@ def usual_scores(head: ProtoFloat, cache: "TokenCache", rows: Sequence[int]) -> 
     """Each prototype's score on the average of these clips, (P,): what says nothing about a clip."""
     total = torch.zeros(len(head.prototypes))
     for first in range(0, len(rows), BLOCK):
-        total += prototype_scores(head, cache, rows[first : first + BLOCK])[0].sum(dim=0)
+        total += _scores(head, cache, rows[first : first + BLOCK])[0].sum(dim=0)
     return total / len(rows)
 
 
 @torch.inference_mode()
-def evidence(
-    head: ProtoFloat, cache: "TokenCache", row: int, usual: Tensor, layer: int | None = None
-) -> Tensor:
+def evidence(head: ProtoFloat, cache: "TokenCache", row: int, usual: Tensor) -> Tensor:
     """What each token of a clip said for each class, in logits.
 
     A logit is ``b + sum_p W_cp s_p`` and every score ``s_p`` is the cosine of one token, the winner
@@ -41,7 +39,7 @@ def evidence(
     Shape:
         - output: (C, F, T)
     """
-    scores, index = prototype_scores(head, cache, [row], layer)
+    scores, index = _scores(head, cache, [row])
     added = head.classify.weight * (scores[0] - usual).clamp(min=0)  # (C, P)
     F, T = cache.grid
     maps = torch.zeros(len(added), F * T).index_add_(1, index[0], added)
@@ -74,10 +72,7 @@ def points_into(
     return bool(inside[evidence_map.amax(dim=0).argmax()]), float(inside.float().mean())
 
 
-def prototype_scores(
-    head: ProtoFloat, cache: "TokenCache", rows: Sequence[int], layer: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Each prototype's score on these clips, and the token that gave it: (n, P) each."""
-    tokens, _, valid = head.standardized(cache.tokens(rows, layer), None, cache.mask(rows))
+def _scores(head: ProtoFloat, cache: "TokenCache", rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    tokens, _, valid = head.standardized(cache.tokens(rows), None, cache.mask(rows))
     assert tokens is not None  # they went in
     return match(tokens, head.prototypes_for_match(), None if head.use_padding else valid)

@@ -8,7 +8,7 @@ from featcache.cache.read.join import Say
 from featcache.heads.data.source import clip_bytes
 from featcache.heads.probing.experiment import Experiment
 from featcache.heads.probing.rehearsal import in_words, seconds_an_epoch
-from featcache.heads.probing.search import Plan
+from featcache.heads.probing.search import SearchPlan
 from featcache.heads.training.memory import chunks, head_bytes
 from featcache.heads.training.trial import Training, Trial, fresh_head
 
@@ -79,7 +79,7 @@ def estimate(
     experiment: Experiment,
     training: Training,
     bases: Sequence[Trial],
-    plan: Plan | None,
+    plan: SearchPlan | None,
     count: int,
     say: Say,
 ) -> list[dict[str, Any]]:

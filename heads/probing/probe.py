@@ -18,7 +18,7 @@ from featcache.heads.probing.cost import estimate
 from featcache.heads.probing.evaluate import evaluate, run_digest
 from featcache.heads.probing.experiment import Experiment, choose_layers, open_experiment
 from featcache.heads.probing.presets import Preset, preset_named
-from featcache.heads.probing.search import Plan, search
+from featcache.heads.probing.search import SearchPlan, search
 from featcache.heads.registry import ALIASES, Choice, parse_choice
 from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
 from featcache.heads.solved.registry import is_solved, parse_solved
@@ -223,7 +223,7 @@ def _best(
     bases: Sequence[Trial],
     ranges: "Sequence[Ranges]",
     training: Training,
-    plan: Plan,
+    plan: SearchPlan,
     out: Path,
     ranks: Ranks,
     say: Say,
@@ -297,15 +297,15 @@ def _bases(
     ]
 
 
-def _plan(protocol: Preset, trials: int | None, seed: int) -> Plan:
+def _plan(protocol: Preset, trials: int | None, seed: int) -> SearchPlan:
     if not trials and not protocol.sobol:
         raise InputError(
             f"preset {protocol.name!r} has fixed settings; leave out search, or give trials",
             options=("search", "trials"),
         )
     if trials is None:
-        return Plan(sobol=protocol.sobol, tpe=protocol.tpe, beyond=protocol.beyond, seed=seed)
-    return Plan(sobol=trials - trials // 2, tpe=trials // 2, beyond=protocol.beyond, seed=seed)
+        return SearchPlan(sobol=protocol.sobol, tpe=protocol.tpe, beyond=protocol.beyond, seed=seed)
+    return SearchPlan(sobol=trials - trials // 2, tpe=trials // 2, beyond=protocol.beyond, seed=seed)
 
 
 def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":

@@ -29,7 +29,7 @@ TRIALS = "trials.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """How a search goes: ``sobol`` trials side by side, then ``tpe`` in rounds of ``width``."""
 
     sobol: int = 25
@@ -41,7 +41,7 @@ class Plan:
     def rounds(self) -> Iterator[range]:
         """The numbers of the trials of each round.
 
-        >>> list(Plan(sobol=4, tpe=5, width=3).rounds())
+        >>> list(SearchPlan(sobol=4, tpe=5, width=3).rounds())
         [range(0, 4), range(4, 7), range(7, 9)]
         """
         total = self.sobol + self.tpe
@@ -62,7 +62,7 @@ def rungs(epochs: int) -> tuple[int, int]:
 class _Search:
     """One study with what its trials have in common and what is known of them."""
 
-    def __init__(self, base: Trial, ranges: Ranges, plan: Plan, training: Training, name: str) -> None:
+    def __init__(self, base: Trial, ranges: Ranges, plan: SearchPlan, training: Training, name: str) -> None:
         self.base, self.name = base, name
         seed = mixed_seed(plan.seed, int(name, 16))
         self.study = Study(ranges, sobol=plan.sobol, seed=seed, rungs=rungs(training.epochs))
@@ -102,7 +102,7 @@ def search(
     experiment: Experiment,
     bases: Sequence[tuple[Trial, Ranges]],
     training: Training,
-    plan: Plan,
+    plan: SearchPlan,
     out: Path,
     *,
     ranks: Ranks,

@@ -31,7 +31,12 @@ in it: bring the manifest of the data set.
 
 ```sh
 featcache cache pull hf-hub:{name} tokens.zarr
-featcache probe tokens.zarr clips.csv --head protobin
+```
+
+```python
+import featcache
+
+featcache.probe("tokens.zarr", "clips.csv", heads="protobin")
 ```
 
 It is a Zarr v3 group, too. What the tokens are of, whole:
