@@ -69,13 +69,14 @@ def submit(
     """
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise InputError("--launcher needs submitit: pip install 'featcache[slurm]'") from None
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**options)
         queued = executor.submit_array([WriterJob(arguments, rank, jobs) for rank in range(jobs)])
-    except (RuntimeError, NameError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, NameError, ValueError, OSError, FailedJobError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"nothing was queued on {cluster}: {reason}") from None
     return [job.job_id for job in queued]
