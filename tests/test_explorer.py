@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from sklearn.metrics import average_precision_score
 
 from featcache.cli.main import featcache
 
@@ -56,6 +57,10 @@ def test_the_page_has_the_rows_and_sorts_and_filters_them(results: Path, tmp_pat
     data = data_of(page)
     assert [row["score"] for row in data["rows"]] == pytest.approx([0.505, 0.525, 0.545, 0.565])
     assert all(row["interval"][0] < row["interval"][1] for row in data["rows"])
+    for place, row in enumerate(data["rows"]):  # each has two runs, one after the other
+        arrays = [np.load(results / f"scores/run{2 * place + seed}.npz") for seed in range(2)]
+        wanted = np.mean([average_precision_score(own["targets"], own["logits"]) for own in arrays])
+        assert row["interval"][0] < wanted < row["interval"][1]
     assert data["rows"][0]["command"] == "featcache probe 'a cache<b>'"
     assert {own["name"] for own in data["pictures"]} == {"wins-heads", "wins-encoders", "ranks"}
     assert data["downloads"]["csv"].count("\n") >= 5

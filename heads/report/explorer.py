@@ -109,5 +109,5 @@ def _grid(grid: Grid) -> dict[str, Any]:
 
 def _svg(figure: "Figure") -> str:
     content = io.BytesIO()
-    figure.savefig(content, format="svg")
+    figure.savefig(content, format="svg", bbox_inches="tight")
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
