@@ -1,8 +1,8 @@
 """The command line: words to calls. One file per command: parse, call, print.
 
 - ``main``: the command ``featcache``, and how errors leave it
-- ``demo``, ``doctor``, ``manifest``, ``extract``, ``probe``, ``predict``, ``compare``, ``study``,
-  ``fewshot``, ``cache``, ``datasets``, ``encoders``, ``heads``: its subcommands
+- ``demo``, ``doctor``, ``manifest``, ``extract``, ``probe``, ``predict``, ``explain``, ``compare``,
+  ``report``, ``study``, ``fewshot``, ``cache``, ``datasets``, ``encoders``, ``heads``: its subcommands
 - ``cache_remote``: the part of ``cache`` that copies to and from buckets
 - ``advice``: which option would make an extraction faster
 - ``plan``: what an extraction will cost, in words

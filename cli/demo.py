@@ -64,8 +64,10 @@ def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int, threads: int
             results = _probe(cache, out / "results", seeds=seeds, seed=seed, epochs=epochs)
             _table(results, cache)
             _picture(results[-1], cache, manifest, out / "found.png")
+            _explain(results[-1], out / "explain.html")
     click.echo(f"\nall of it took {time.perf_counter() - began:.0f} s and lies in {out}")
     _next(manifest, out)
+    click.echo(f"\nsee and hear what protobin has learned: {(out / 'explain.html').absolute()}")
 
 
 def _claim(out: Path, settings: dict[str, int]) -> None:
@@ -187,6 +189,13 @@ def _picture(result: "Result", path: Path, manifest: Path, picture: Path) -> Non
         f"lies within its event for {100 * share:.0f} % of the test events; by chance {100 * chance:.0f} %.\n"
         f"{picture} shows a clip that it read well, {clip}."
     )
+
+
+def _explain(result: "Result", page: Path) -> None:
+    from featcache.heads.explain.page import explain
+    from featcache.heads.explain.subject import open_subject
+
+    explain(open_subject(result.file("head")), page)
 
 
 def _next(manifest: Path, out: Path) -> None:

@@ -13,8 +13,8 @@ from featcache.cli.signals import install
 from featcache.errors import FeatcacheError, Interrupted
 
 COMMANDS = (
-    "demo", "doctor", "manifest", "extract", "probe", "predict", "compare", "study", "fewshot",
-    "cache", "datasets", "encoders", "heads",
+    "demo", "doctor", "manifest", "extract", "probe", "predict", "explain", "compare", "report", "study",
+    "fewshot", "cache", "datasets", "encoders", "heads",
 )  # fmt: skip
 
 

@@ -75,12 +75,16 @@ class Attentive(PooledHead):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
 
-    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+    def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """The weight of every token in each attention head, (B, h, N)."""
         D, h = tokens.shape[-1], self.num_heads
         query = self.query.view(h, D // h) * (D // h) ** -0.5
         folded = torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
-        weights = attention_weights(folded @ tokens.transpose(1, 2), valid)  # (B, h, N)
-        mean = weights @ tokens  # (B, h, D)
+        return attention_weights(folded @ tokens.transpose(1, 2), valid)
+
+    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        D, h = tokens.shape[-1], self.num_heads
+        mean = self.attention(tokens, valid) @ tokens  # (B, h, D)
         return torch.einsum("bhd,hkd->bhk", mean, self.value.weight.view(h, D // h, D)).flatten(1)
 
     def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
@@ -143,10 +147,13 @@ class EfficientProbing(PooledHead):
         self.query = nn.Parameter(torch.randn(num_queries, dim) * 0.02)
         self.value = nn.Linear(dim, dim // narrow, bias=False)
 
+    def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """The weight of every token for each query, (B, M, N)."""
+        return attention_weights(self.query @ tokens.transpose(1, 2) * self.query.shape[1] ** -0.5, valid)
+
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         M, D = self.query.shape
-        weights = attention_weights(self.query @ tokens.transpose(1, 2) * D**-0.5, valid)  # (B, M, N)
-        mean = weights @ tokens  # (B, M, D)
+        mean = self.attention(tokens, valid) @ tokens  # (B, M, D)
         return torch.einsum("bmd,mkd->bmk", mean, self.value.weight.view(M, -1, D)).flatten(1)
 
     def operations(self, num_tokens: int) -> float:
@@ -178,12 +185,18 @@ class SimPool(PooledHead):
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
 
+    def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """The weight of every token, (B, N)."""
+        return self._weights(tokens, self.norm(tokens), valid)
+
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
+        normed = self.norm(tokens)
+        return torch.bmm(self._weights(tokens, normed, valid).unsqueeze(1), normed).squeeze(1)
+
+    def _weights(self, tokens: Tensor, normed: Tensor, valid: Tensor | None) -> Tensor:
         query = self.query(mean_tokens(tokens, valid))
         folded = query @ self.key.weight * tokens.shape[-1] ** -0.5  # (B, D)
-        tokens = self.norm(tokens)
-        weights = attention_weights(torch.einsum("bd,bnd->bn", folded, tokens), valid)
-        return torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
+        return attention_weights(torch.einsum("bd,bnd->bn", folded, normed), valid)
 
 
 class Abmilp(PooledHead):
@@ -211,9 +224,12 @@ class Abmilp(PooledHead):
         self.hidden = nn.Linear(dim, dim)
         self.weigh = nn.Linear(dim, 1)
 
+    def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """The weight of every token, (B, N)."""
+        return attention_weights(self.weigh(nn_f.tanh(self.hidden(tokens))).squeeze(-1), valid)
+
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        attention = self.weigh(nn_f.tanh(self.hidden(tokens))).squeeze(-1)
-        return torch.bmm(attention_weights(attention, valid).unsqueeze(1), tokens).squeeze(1)
+        return torch.bmm(self.attention(tokens, valid).unsqueeze(1), tokens).squeeze(1)
 
     def operations(self, num_tokens: int) -> float:
         return super().operations(num_tokens) * num_tokens

@@ -20,6 +20,8 @@ def test_the_demo_runs_both_stages_and_draws_what_it_found(tmp_path: Path) -> No
     for word in ("linear", "attentive", "protobin", "featcache extract", "featcache probe", str(out)):
         assert word in result.stdout
     assert (out / "found.png").read_bytes().startswith(b"\x89PNG")
+    assert f"what protobin has learned: {out / 'explain.html'}" in result.stdout
+    assert b"<!doctype html>" in (out / "explain.html").read_bytes()
     assert len(read_events(out / "manifest.events.csv")) == 40
     lines = [json.loads(line) for line in (out / "results" / "results.jsonl").read_text().splitlines()]
     assert [line["head"] for line in lines] == ["linear", "mhca", "protobin"]

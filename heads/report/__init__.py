@@ -10,4 +10,5 @@
 - ``tables``, ``formats``, ``plots``: grids, Markdown, LaTeX, CSV and pictures
 - ``published``: numbers of papers, to stand beside ours
 - ``compare``: all of it from result files
+- ``explorer``: the same on one HTML page, to sort and filter
 """

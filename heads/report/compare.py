@@ -1,8 +1,9 @@
 """``compare``: results of many probes side by side, as tables and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featcache.arguments import FROM_ZERO, check
 from featcache.cache.format.durable import replace_file
@@ -16,6 +17,9 @@ from featcache.heads.report.significance import DRAWS, differences
 from featcache.heads.report.summary import Cell, cells
 from featcache.heads.report.tables import difference_grid, rank_grid, score_grid
 from featcache.output import keeping, writable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,23 @@ def _write(
 
 
 def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path]:
-    """Win matrices of heads and of encoders, where any have spreads, the ranks, and learning curves."""
-    files = []
+    return [
+        path for name, _, figure in figures(found, ranked) for path in write_figure(figure, folder / name)
+    ]
+
+
+def figures(found: Sequence[Cell], ranked: Ranking) -> "Iterator[tuple[str, str, Figure]]":
+    """Win matrices of heads and of encoders, where any have spreads, the ranks, and learning curves.
+
+    Each is a file's name, what it shows, and the picture.
+    """
     axes: dict[Axis, list[str]] = {"head": ranked.heads, "encoder": ranked.encoders}
     for axis, names in axes.items():
         won = wins(found, axis)
         if len(names) > 1 and won.compared.any():
             title = f"Wins of {axis}s by more than one sd, of all settings with several runs"
-            files += write_figure(draw_wins(won, title), folder / f"wins-{axis}s")
+            yield f"wins-{axis}s", title, draw_wins(won, title)
     if len(ranked.encoders) > 1:
-        files += write_figure(draw_ranks(ranked), folder / "ranks")
+        yield "ranks", "Rank of each encoder under each head", draw_ranks(ranked)
     if len({cell.results[0].shots for cell in found}) > 1:
-        files += write_figure(draw_curves(found), folder / "shots")
-    return files
+        yield "shots", "Score over train clips of each class", draw_curves(found)
