@@ -1,10 +1,10 @@
 """An extraction as jobs of a cluster, one writer each, through submitit."""
 
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 import click
@@ -26,7 +26,7 @@ class WriterJob:
 
     def __init__(self, arguments: Sequence[str], rank: int, count: int) -> None:
         self.arguments = [*arguments, "--writer", f"{rank}/{count}"]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
 
     def __call__(self) -> int:
         """Run it; the exit code, 2 where clips could not be decoded.
@@ -34,7 +34,7 @@ class WriterJob:
         Raises:
             RuntimeError: it failed, so the job does.
         """
-        self._process = subprocess.Popen([sys.executable, "-m", "featcache.cli", *self.arguments])
+        self._process = Popen([sys.executable, "-m", "featcache.cli", *self.arguments])
         code = self._process.wait()
         if code not in (0, 2):
             raise RuntimeError(f"{' '.join(self.arguments)} ended with exit code {code}")
@@ -48,7 +48,7 @@ class WriterJob:
             self._process.send_signal(signal.SIGTERM)  # it keeps the batches that are encoded
             try:
                 self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 self._process.kill()
             self._process = None
         return DelayedSubmission(self)

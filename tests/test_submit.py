@@ -57,7 +57,7 @@ def test_jobs_fill_the_cache_that_one_process_would(
             return jobs
 
     monkeypatch.setattr(submitit, "AutoExecutor", Executor)
-    monkeypatch.setattr(submit.subprocess, "Popen", InProcess)
+    monkeypatch.setattr(submit, "Popen", InProcess)
     given = [manifest, "--out", out, *LOGMEL, "--batch-size", 2]
     more = ["--launcher", "slurm", "--gpus", 3, "--partition", "long", "--slurm", "timeout_min=720"]
     result = run("extract", *given, *more)
@@ -78,7 +78,7 @@ def by_file(cache: Path) -> dict[str, bytes]:
 def test_a_job_that_fails_says_so_and_one_with_bad_clips_does_not(
     make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit.subprocess, "Popen", InProcess)
+    monkeypatch.setattr(submit, "Popen", InProcess)
     manifest = make_manifest(2)
     (tmp_path / "audio/1.wav").write_bytes(b"no audio")
     job = submit.WriterJob(["extract", str(manifest), "--out", str(tmp_path / "c.zarr"), *LOGMEL], 0, 1)
