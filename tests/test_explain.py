@@ -238,7 +238,7 @@ def test_a_page_too_large_says_how_to_make_it_smaller(
     monkeypatch.setattr(page_module, "MOST_BYTES", 100_000)
     done = run(head_of(study, "protobin"), "--out", tmp_path / "page.html")
     assert done.exit_code == 2
-    assert "smaller with fewer --clips (now 12)" in done.stderr
+    assert "smaller with fewer clips (now 12)" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -35,7 +35,7 @@ def share_of(writer: str | None) -> Share:
         InputError: it is neither, or this is no task of SLURM's.
 
     >>> share_of("1/4")
-    Share(rank=1, count=4, local=None)
+    Share(rank=1, count=4, takeover=False, local=None)
     """
     if writer == "slurm":
         return _slurm()

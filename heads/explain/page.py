@@ -56,8 +56,8 @@ def explain(
     if len(content) > MOST_BYTES:
         raise InputError(
             f"the page would be {len(content) / 1e6:.1f} MB, and browsers take {MOST_BYTES / 1e6:.1f}; make "
-            f"it smaller with fewer --clips (now {clips}) or --patches (now {patches}), or with --class NAME",
-            options=("clips",),
+            f"it smaller with fewer clips (now {clips}), patches (now {patches}) or classes",
+            options=("clips", "patches", "classes"),
         )
     with keeping(out, "nothing was written"):
         replace_file(out, content, durable=False)

@@ -39,6 +39,8 @@ class Clips:
     @cached_property
     def column_seconds(self) -> float:
         """[s] between token columns, as near as the cache's own record says."""
+        if isinstance(stored := self.cache.attributes.get("column_seconds"), float):
+            return stored
         settings = self.cache.fingerprint
         shape = settings.get("settings") or {}
         given = shape.get("input") or {} if isinstance(shape, dict) else {}
@@ -130,7 +132,7 @@ def _clips(config: Mapping[str, Any], path: Path | None, roots: Mapping[str, str
         raise InputError("the head does not say of which cache it is")
     cache = TokenCache.open(place)
     if not manifest_path.exists() or not str(manifest_path):
-        raise MissingError(f"no manifest at {manifest_path}; name one with --manifest")
+        raise MissingError(f"no manifest at {manifest_path}; name one", options=("manifest",))
     manifest = moved(load_manifest(manifest_path), roots)
     notes: list[str] = []
     question = _question(cache, manifest, config, notes)
@@ -145,7 +147,7 @@ def _clips(config: Mapping[str, Any], path: Path | None, roots: Mapping[str, str
     if absent:
         notes.append(
             f"The audio of {absent} of {len(rows)} clips is not on this machine: they have no spectrogram "
-            "and no sound here. Where it has moved, give --audio-root OLD=NEW."
+            "and no sound here. Where it has moved, audio_roots says."
         )
     events = events_file(manifest_path)
     own_events = read_events(events) if events.is_file() else {}
