@@ -79,10 +79,13 @@ class Upload:
         remove_cache(self.path)
 
     def _copy_now_and_then(self, over: threading.Event) -> None:
+        pushed = 0
         while not over.wait(PAUSE):
             try:
-                if (self.path / "zarr.json").exists():
+                count = len(list(read_ledger(self.path))) if (self.path / "zarr.json").exists() else 0
+                if count > pushed:  # else the place need not be asked what it holds
                     push(self.path, self.address)
+                    pushed = count
             except FeatcacheError as error:  # the last push says it, if it is still so
                 _log.info("%s", error)
 

@@ -296,6 +296,7 @@ def test_extraction_into_a_bucket_goes_on_where_it_stopped(
 ) -> None:
     from featcache.extraction.runner import Runner
 
+    monkeypatch.setattr("featcache.extraction.upload.PAUSE", 0.002)  # shards leave while others are made
     manifest, scratch = make_manifest(14), tmp_path / "scratch"
     (tmp_path / "audio/5.wav").write_bytes(b"no audio")
     ask, original, calls = CliRunner().invoke, Runner.encode, [0]

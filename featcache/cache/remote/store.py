@@ -1,7 +1,9 @@
 """One place that fsspec reaches, a bucket or a folder, as names and files."""
 
+import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,8 @@ from featcache.errors import CacheError, InputError
 from featcache.records import FAILED, OWN, RUNS
 
 T = TypeVar("T")
+_PLAIN = re.compile(r"\w[\w.]*").fullmatch  # whatever the place lists, it becomes a name here
+READERS = 16  # small files at a time
 TRIES = 6
 FIRST_WAIT = 0.1  # [s] before the second try; doubled each time
 LASTING = (FileNotFoundError, PermissionError, NotImplementedError, IsADirectoryError)
@@ -108,10 +112,12 @@ class FarStore:
         Returns:
             Whether there is a cache.
         """
-        found = {name: self.read(name) for name in SMALL}
+        names = list(SMALL)
         for inner in (LEDGER, PLAN):
             (folder / inner).mkdir(parents=True, exist_ok=True)
-            found |= {f"{inner}/{name}": self.read(f"{inner}/{name}") for name in self.names(inner)}
+            names += [f"{inner}/{name}" for name in self.names(inner) if _PLAIN(name)]
+        with ThreadPoolExecutor(READERS, "head") as pool:  # a place has a file for each shard
+            found = dict(zip(names, pool.map(self.read, names), strict=True))
         for name, data in found.items():
             if data is not None:
                 (folder / name).write_bytes(data)
