@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featcache.devices import out_of_memory
-from featcache.encoders.base import Encoded, Encoder
+from featcache.encoders.base import Encoded, Encoder, whole_columns
 from featcache.errors import FeatcacheError, InputError
 from featcache.extraction.interrupts import held_back
 from featcache.spans import Spans
@@ -20,6 +20,7 @@ S = TypeVar("S")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_WAITING = 4  # batches of features that wait for clips of their own shape
 
 
 class ClipTokens(NamedTuple):
@@ -47,8 +48,11 @@ class Runner:
 
     @torch.inference_mode()
     def features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Waveforms (L_i,) on the host to features (frames_i, mels) on the device."""
-        return self.encoder.frontend([waveform.to(self.device, non_blocking=True) for waveform in waveforms])
+        """Waveforms (L_i,) on the host to features (frames_i, mels) there; one shape for as many tokens."""
+        features = self.encoder.frontend(
+            [waveform.to(self.device, non_blocking=True) for waveform in waveforms]
+        )
+        return [whole_columns(self.encoder, own) for own in features]
 
     @torch.inference_mode()
     def encode(self, features: Tensor) -> Encoded:
@@ -75,6 +79,8 @@ class Batcher(Generic[T]):
     """Gather clips into batches of one feature shape and hand each clip's tokens to ``sink``.
 
     Clips of unequal length never share a padded batch, so tokens do not depend on batch mates.
+    They wait for mates of their own shape until a batch is full, or four batches of clips wait: then the
+    shape of which most do goes, so that memory is bounded and the encoder works while clips are decoded.
     The order in which clips reach ``sink`` follows from the clips pushed since the last flush
     alone: a run that resumes at a flush repeats an unbroken run exactly.
     """
@@ -118,6 +124,8 @@ class Batcher(Generic[T]):
             group.append((item, self._runner.encoder.valid_tokens(len(waveform)), feature))
             if len(group) == self._batch_size:
                 self._launch(self._groups.pop(feature.shape))
+            elif sum(map(len, self._groups.values())) > MOST_WAITING * self._batch_size:
+                self._launch(self._groups.pop(max(self._groups, key=lambda shape: len(self._groups[shape]))))
 
     def _launch(self, group: list[tuple[T, int, Tensor]]) -> None:
         """Start one batch, in parts where it must be, and finish the one before it."""

@@ -105,7 +105,10 @@ def main() -> None:
 
 
 def table(folder: Path, options: argparse.Namespace) -> None:
-    print(f"{processor()}, {cores()} cores, {options.device}, {options.dtype}, torch {torch.__version__}")
+    print(
+        f"{processor()}, {cores()} cores, {options.device}, {options.dtype}, torch {torch.__version__}, "
+        f"threads wait {os.environ['OMP_WAIT_POLICY'].lower()}"
+    )
     print(f"load average before: {os.getloadavg()[0]:.1f}\n")
     columns = (
         "encoder", "clips", "decode", "frontend", "forward", "write", "end to end", "of the slowest",
