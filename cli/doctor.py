@@ -30,10 +30,11 @@ def doctor(folder: Path, as_json: bool) -> None:
 
 def _match() -> dict[str, Any]:
     """Which form of the prototype match runs on this CPU, and what compiles it."""
+    from featcache.compiled import compiler
     from featcache.heads.matching import native
 
     compiled = native.library() is not None
-    return {"compiled": compiled, "compiler": native.compiler(), "needs": native.NEEDS}
+    return {"compiled": compiled, "compiler": compiler(), "needs": native.NEEDS}
 
 
 def _screen(facts: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,11 +23,34 @@ SHARED = ROOT.parent / "shared"
 RATE = 16_000
 
 
+@pytest.fixture(scope="session")
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for compiled C that the homes of all tests share, and all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(
+    tmp_path_factory: pytest.TempPathFactory, compiled_code: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Remembered digests go to a scratch folder; nothing is asked of any network."""
-    monkeypatch.setenv("FEATCACHE_HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.mktemp("home")
+    (home / "native").mkdir(mode=0o700)
+    monkeypatch.setenv("FEATCACHE_HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    link_all(compiled_code, home / "native")
+    yield
+    link_all(home / "native", compiled_code)
+
+
+def link_all(source: Path, target: Path) -> None:
+    """The files of one folder in another, too."""
+    for entry in os.scandir(source):
+        with suppress(FileExistsError):
+            os.link(entry.path, target / entry.name)
 
 
 @pytest.fixture(scope="session")

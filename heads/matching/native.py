@@ -6,11 +6,6 @@ and the match runs in torch operations instead.
 """
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,13 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featcache.home import home, private
+from featcache import compiled
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)  # in the order of csrc/tokens.h
 GROUP, CHUNK, PANEL = 6, 5, 16  # as in csrc/bits.h and csrc/wide.h
 REACH = 46_000.0  # length of a prototype rounded to 16 bits: its square is just below 2**31
 SOURCES = Path(__file__).parent / "csrc"
-FLAGS = ("-O3", "-mavx2", "-mfma", "-mf16c", "-shared", "-fPIC")
 NEEDS = "a CPU with AVX2, a C compiler, and tokens of up to 32 bits"
 
 
@@ -145,53 +139,7 @@ def _spread(count: int, work: Callable[[int, int], int]) -> list[int]:
         return list(pool.map(work, edges[:-1], edges[1:]))
 
 
-def compiler() -> str | None:
-    """The C compiler of this machine: ``CC``, or the first of the usual ones; None where there is none."""
-    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-
-
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled code, from the user's cache or compiled now; None where that cannot be."""
-    with_ = compiler()
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or with_ is None:
-        return None
-    try:
-        target = home() / "native" / _name(with_)
-        if _kept(with_, target):
-            return ctypes.CDLL(str(target))
-        # No folder of the user's that others cannot write to: what lies there is not run.
-        with tempfile.TemporaryDirectory(prefix="featcache-") as folder:
-            _compile(with_, Path(folder) / target.name)
-            return ctypes.CDLL(str(Path(folder) / target.name))  # stays mapped without its file
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _name(compiler: str) -> str:
-    """What the compiled code is of: its sources, how it was compiled, and by what."""
-    content = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    told = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
-    content += [" ".join(FLAGS).encode(), (shutil.which(compiler) or compiler).encode(), told]
-    return f"match-{hashlib.sha256(b'|'.join(content)).hexdigest()[:16]}.so"
-
-
-def _kept(compiler: str, target: Path) -> bool:
-    """Whether the compiled code lies in the user's folder, by now, and nobody else can have put it there."""
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if private(target.parent) and not target.exists():
-            _compile(compiler, target)
-    except OSError:  # a home that cannot be written
-        return False
-    return private(target.parent) and private(target)
-
-
-def _compile(compiler: str, target: Path) -> None:
-    """Compile next to the target, then rename: two processes may do this at the same time."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCES / "match.c"), "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
-        made.chmod(0o700)
-        made.replace(target)
+    """The compiled code; None where there is none."""
+    return compiled.library(SOURCES / "match.c")

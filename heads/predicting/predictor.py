@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featcache.cache.format.dtypes import store_dtype
 from featcache.cache.format.fingerprint import as_json, fingerprint_differences
-from featcache.cache.write.given_clip import mean_token
+from featcache.cache.write.plain import mean_token
 from featcache.devices import choose_device
 from featcache.encoders import build_encoder
 from featcache.errors import InputError, MismatchError

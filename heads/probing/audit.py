@@ -16,7 +16,7 @@ from featcache.cache.format.channels import SAMPLE_CLIPS, channel_errors, channe
 from featcache.cache.format.dtypes import store_dtype
 from featcache.cache.format.quantize import round_trip
 from featcache.cache.read.reader import TokenCache
-from featcache.cache.write.clip_buffer import largest_magnitudes
+from featcache.cache.write.plain import largest_magnitudes
 from featcache.errors import InputError
 from featcache.heads.registry import build_head, head_spec
 

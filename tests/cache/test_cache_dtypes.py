@@ -10,8 +10,7 @@ import torch
 from featcache.cache import CacheWriter, TokenCache, dequantize
 from featcache.cache.format.dtypes import STORE_DTYPES, store_dtype
 from featcache.cache.format.quantize import quantize
-from featcache.cache.write.clip_buffer import _is_finite
-from featcache.cache.write.given_clip import mean_token
+from featcache.cache.write.plain import _is_finite, mean_token
 from featcache.errors import InputError
 
 # Largest error of a value, as a fraction of its token's largest magnitude: half of the last bit kept.

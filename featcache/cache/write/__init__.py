@@ -8,6 +8,8 @@
 - ``sample``: the first clips, from which scales of channels follow, and what a storage dtype would lose
 - ``given_clip``: one clip as a caller gives it, checked
 - ``clip_buffer``: one clip in the form that is stored
+- ``plain``: one layer of it, by NumPy and torch
+- ``native``: the same in one pass in C (``csrc/``), compiled when first needed
 - ``recovery``: what was there before, and what a crash left
 - ``folders``: the folders of a cache, and what in them is a cache's own
 - ``lock``: one writer at a time, or several that share the work

@@ -19,7 +19,7 @@ from featcache.cache.format.durable import publish_file
 from featcache.cache.format.layout import ArraySpec, CacheLayout
 from featcache.cache.format.quantize import round_trip
 from featcache.cache.read.columns import read_scale
-from featcache.cache.write.clip_buffer import largest_magnitudes
+from featcache.cache.write.plain import largest_magnitudes
 from featcache.errors import InputError
 
 _SOME = 4  # every fourth token is enough to see which channels are lost

@@ -15,7 +15,7 @@ from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import fold
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.read.reader import TokenCache
-from featcache.cache.write.given_clip import GivenClip, given_clip
+from featcache.cache.write.given_clip import GivenClip, check_clip
 from featcache.cache.write.lock import SharedLock, WriterLock
 from featcache.cache.write.plan import ShardPlan
 from featcache.cache.write.recovery import (
@@ -238,7 +238,8 @@ class CacheWriter:
         """
         self._queue.check()
         with torch.no_grad():
-            clip = given_clip(self.layout, clip_id, key, tokens, cls, valid, mean)
+            clip = GivenClip(clip_id, key, tokens, cls, mean, valid)
+            check_clip(self.layout, clip)
             if self._held is None:
                 self._put(clip)
             else:
@@ -340,9 +341,9 @@ class CacheWriter:
                 {layer: [clip.tokens[layer][: clip.valid] for clip in self._held] for layer in layers}
             )
 
-    def _put(self, clip: "GivenClip") -> None:
+    def _put(self, clip: GivenClip) -> None:
         with self._queue.next_buffer() as buffer:
-            buffer.put(*clip)
+            buffer.put(clip)
 
     def _write_metadata(self) -> None:
         rows = shard_row_count(self._queue.finished.counts, self.layout.shard_rows)
