@@ -20,7 +20,7 @@ from featcache.heads.training.trial import Outcome
 CURVES = ("train_losses", "valid_scores")
 UNSAID = (
     *CURVES, "valid", "test", "per_class", "files", "epoch", "epochs", "plateau", "kept_last", "seconds",
-    "versions", "time", "cache.fingerprint",
+    "versions", "time", "cache.fingerprint", "train_per_class", "read_bytes",
 )  # fmt: skip
 LONG = 500  # characters of a setting; trackers refuse longer ones
 

@@ -26,7 +26,7 @@ MOST = 4e9  # [bytes] of features that a run makes unasked
 COPIES = 4  # of the features, in float32: what fitting holds at once
 UNUSED = (
     "loss", "lr", "weight_decay", "training", "epoch", "epochs", "plateau", "kept_last", "at_edge", "match",
-    "code", "searched", "by_preset",
+    "code", "searched", "by_preset", "parameters", "read_bytes",
 )  # fmt: skip
 SMALL = 1 << 22  # numbers below which threads wait for each other longer than they compute
 
