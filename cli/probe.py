@@ -91,6 +91,11 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan and its cost, timed on a few batches; keep nothing."
 )
+@click.option(
+    "--log",
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Tracker for curves, settings and scores; needs the extra of its name.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines.")
 def probe(
     caches: tuple[str | Path, ...],

@@ -98,6 +98,9 @@ def test_pages_hold_pictures_and_sounds_that_other_readers_read(pages: dict[str,
     assert imread(content(data["clips"][0]["evidence"][0]["map"])).shape == (*TOKEN_GRID, 4)
     assert len(data["clips"]) == 3
     assert "because the patch at" in data["clips"][0]["evidence"][0]["because"]
+    found = data["whole"]["events"]
+    assert (found["clips"], found["true"], found["seconds"]) == (6, 6, 0.16)
+    assert found["chance"] < found["frame_map"] <= 1
     for path in pages.values():
         assert path.stat().st_size < 4_000_000
         assert "http" not in path.read_text(encoding="utf-8").replace("http-equiv", "")
@@ -286,6 +289,7 @@ def test_a_browser_plays_filters_and_finds_no_fault(browser: Callable[..., Brows
     )
     assert 0 < len(left) < before
     assert all("low" in json.loads(names) for names in left)
+    assert own.ask("document.querySelector('#body-whole table').rows.length") == 3
     own.ask("document.querySelector('article:not([hidden]) button').click()")
     ended = "new Promise((done) => player.addEventListener('ended', () => done(player.currentTime)))"
     assert own.ask(ended) == pytest.approx(1.0, abs=0.1)

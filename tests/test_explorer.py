@@ -33,6 +33,9 @@ def results(tmp_path: Path) -> Path:
             "run": run, "encoder": ("eat", "beats")[number // 2 % 2],
             "head": ("linear", "protobin")[number // 4],
             "files": {"scores": f"scores/{run}.npz"}, "command": ["featcache", "probe", "a cache<b>"],
+            "per_class": {"a": 0.9, "b": 0.2 + number / 20, "c": 0.4},
+            "train_per_class": {"a": 9, "b": 4, "c": 5},
+            **({"parameters": 51_000, "read_bytes": 1_000_000 * number} if number < 6 else {}),
         }  # fmt: skip
         lines.append(json.dumps(own))
     (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
@@ -62,7 +65,9 @@ def test_the_page_has_the_rows_and_sorts_and_filters_them(results: Path, tmp_pat
         wanted = np.mean([average_precision_score(own["targets"], own["logits"]) for own in arrays])
         assert row["interval"][0] < wanted < row["interval"][1]
     assert data["rows"][0]["command"] == "featcache probe 'a cache<b>'"
-    assert {own["name"] for own in data["pictures"]} == {"wins-heads", "wins-encoders", "ranks"}
+    assert {own["name"] for own in data["pictures"]} == {"wins-heads", "wins-encoders", "ranks", "classes"}
+    assert [row["parameters"] for row in data["rows"]] == [51_000, 51_000, 51_000, None]
+    assert [row["read_bytes"] for row in data["rows"]] == [0.5e6, 2.5e6, 4.5e6, None]
     assert data["downloads"]["csv"].count("\n") >= 5
     if CHROMIUM is None:
         pytest.skip("no chromium here (Debian's package chromium)")
@@ -73,6 +78,12 @@ def test_the_page_has_the_rows_and_sorts_and_filters_them(results: Path, tmp_pat
         rows = "[...document.querySelectorAll('#rows tbody tr')]"
         column = f"{rows}.map((row) => row.cells[3].textContent.slice(0, 5))"
         assert browser.ask(column) == ["50.50", "52.50", "54.50", "56.50"]
+        costs = f"{rows}.map((row) => [row.cells[6].textContent, row.cells[7].textContent])"
+        assert browser.ask(costs) == [
+            ["51.0 k", "500 kB"], ["51.0 k", "2.50 MB"], ["51.0 k", "4.50 MB"], ["–", "–"],
+        ]  # fmt: skip
+        browser.ask("document.querySelectorAll('#rows th button')[7].click()")
+        assert browser.ask(column) == ["54.50", "52.50", "50.50", "56.50"]
         browser.ask("document.querySelectorAll('#rows th button')[3].click()")
         assert browser.ask(column) == ["56.50", "54.50", "52.50", "50.50"]
         browser.ask("filter.value = 'PROTO beats'; filter.dispatchEvent(new Event('input'))")

@@ -18,7 +18,7 @@ from featcache.heads.data.splits import hold_out
 from featcache.heads.data.tasks import Question, Shots, questions
 from featcache.heads.probing.probe import probe
 from featcache.heads.report.compare import compare
-from featcache.heads.report.plots import draw_curves as picture
+from featcache.heads.report.curves import draw_curves as picture
 from featcache.heads.report.summary import cells
 from featcache.manifest import Clip, Manifest, read_manifest, write_manifest
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn_f
 
+from featcache.heads.explain.events import event_scores
 from featcache.heads.explain.localise import points_into
 from featcache.heads.explain.prototypes import alike, best_clips, firing
 from featcache.heads.explain.tokenmaps import class_weights
@@ -182,6 +183,8 @@ def whole_section(view: View) -> dict[str, Any]:
         }  # fmt: skip
     if view.clips is not None and view.clips.events and view.kind != "attention":
         found["pointing"] = _pointing(view)
+        if view.kind == "prototypes":
+            found["events"] = event_scores(view.head, view.clips, view.subject.classes)
     return found
 
 

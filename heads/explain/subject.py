@@ -32,6 +32,7 @@ class Clips:
     layer: int
     by_row: Mapping[int, Clip]
     train: Part
+    valid: Part
     test: Part
     num_classes: int
     events: Mapping[str, list[Event]] = field(default_factory=dict)  # by clip id
@@ -157,6 +158,7 @@ def _clips(config: Mapping[str, Any], path: Path | None, roots: Mapping[str, str
         layer=layer,
         by_row=rows,
         train=question.task.train,
+        valid=question.task.valid,
         test=test,
         events=own_events,
         num_classes=len(config["class_names"]),

@@ -18,6 +18,7 @@ from featcache.arguments import (
 from featcache.errors import InputError, unknown
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind
+from featcache.heads.probing.trackers import TRACKERS
 from featcache.heads.training.trial import Schedule, Select, Training
 
 THREADS = count_up_to(1024)
@@ -38,6 +39,7 @@ RULES: dict[str, Rule | Sequence[str]] = {
     "weight_decay": NOT_BELOW_ZERO,
     "device_cache": get_args(DeviceCache),
     "threads": THREADS,
+    "log": tuple(TRACKERS),
     "epochs": COUNT,
     "batch_size": Rule("a whole number, 2 or more", lambda value: is_whole(value) and value >= 2),
     "max_steps": COUNT,

@@ -19,8 +19,10 @@ from featcache.heads.probing.record import Logits, add_test, place, setting
 from featcache.heads.probing.study import edge_of, widened
 from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result, append_result, digest_of
-from featcache.heads.training.trial import Outcome, Training, Trial, trained_head
+from featcache.heads.training.trial import Outcome, Training, Trial, fresh_head, trained_head
 from featcache.output import file_name
+
+UNSAID = ("per_class", "train_per_class", "files")  # of a line, in the file of a head
 
 
 def run_digest(experiment: Experiment, trial: Trial, training: Training, protocol: Mapping[str, Any]) -> str:
@@ -74,6 +76,8 @@ def describe(
         "searched": list(trial.searched),
         "by_preset": _by_preset(trial, protocol),
         "code": trial.spec.code,
+        "parameters": _parameters(experiment, trial),
+        "read_bytes": experiment.read_bytes(trial, len(outcome.scores), training.passes),
         "loss": trial.loss,
         "lr": trial.lr,
         "weight_decay": trial.weight_decay,
@@ -91,6 +95,12 @@ def describe(
         "seconds": round(outcome.seconds, 3),
         **place(experiment.device),
     }
+
+
+def _parameters(experiment: Experiment, trial: Trial) -> int:
+    """How many numbers a head learns."""
+    head = fresh_head(trial, experiment.tasks[trial.task], experiment.cache)
+    return sum(own.numel() for own in head.parameters() if own.requires_grad)
 
 
 def _by_preset(trial: Trial, protocol: Mapping[str, Any]) -> list[str]:
@@ -136,7 +146,7 @@ def _write_head(
     name = file_name(f"{line['encoder']}-{line['dataset']}-{short}")
     path = Path("heads") / f"{name}-{line['run']}.safetensors"
     (out / path).parent.mkdir(parents=True, exist_ok=True)
-    config = {key: value for key, value in line.items() if key not in ("per_class", "files")}
+    config = {key: value for key, value in line.items() if key not in UNSAID}
     task = experiment.tasks[outcome.trial.task]
     config |= {"class_names": list(task.classes), "thresholds": thresholds}
     save(trained_head(outcome, task, experiment.cache), out / path, config=config)

@@ -12,7 +12,7 @@ import torch
 from featcache.cache.read.join import Say, join
 from featcache.errors import InputError, unknown
 from featcache.heads.data.batch import Need, needs_of
-from featcache.heads.data.source import DeviceCache, Source
+from featcache.heads.data.source import DeviceCache, Source, clip_bytes
 from featcache.heads.data.tasks import Kind, Question, Shots, Task, questions
 from featcache.heads.report.results import digest_of
 from featcache.heads.training.trial import Trial
@@ -57,6 +57,13 @@ class Experiment:
         """What of a clip these trials read."""
         layers, has_cls = self.cache.layers, self.cache.has_cls
         return {need for trial in trials for need in needs_of(trial.spec.reads, layers, trial.layer, has_cls)}
+
+    def read_bytes(self, trial: Trial, epochs: int, passes: int) -> int:
+        """[bytes] of the cache that a head alone would read in so many epochs, of ``passes`` each."""
+        task, needs = self.tasks[trial.task], self.needs([trial])
+        maps = sum(name == "tokens" for name, _ in needs)
+        own = maps * clip_bytes(self.cache) + (len(needs) - maps) * self.cache.dim * 4  # vectors: float32
+        return epochs * (passes * len(task.train) + len(task.valid)) * own
 
     @cached_property
     def digest(self) -> str:

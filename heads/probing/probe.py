@@ -15,10 +15,11 @@ from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind, Shots
 from featcache.heads.probing.arguments import check_probe
 from featcache.heads.probing.cost import estimate
-from featcache.heads.probing.evaluate import evaluate, run_digest
+from featcache.heads.probing.evaluate import describe, evaluate, run_digest
 from featcache.heads.probing.experiment import Experiment, choose_layers, open_experiment
 from featcache.heads.probing.presets import Preset, preset_named
 from featcache.heads.probing.search import SearchPlan, search
+from featcache.heads.probing.tracking import Tracking, open_tracker
 from featcache.heads.registry import ALIASES, Choice, parse_choice
 from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
 from featcache.heads.solved.registry import is_solved, parse_solved
@@ -28,7 +29,7 @@ from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.losses import build_loss
 from featcache.heads.training.resume import claimed, forget
 from featcache.heads.training.run import Watch, run_pass
-from featcache.heads.training.trial import Training, Trial
+from featcache.heads.training.trial import Outcome, Training, Trial
 from featcache.manifest import Manifest
 from featcache.output import keeping, writable
 
@@ -65,6 +66,7 @@ def probe(
     threads: int | None = None,
     verify: bool = True,
     distributed: bool = False,
+    log: str | None = None,
     say: Say | None = None,
     watch: Watch | None = None,
     progress: bool = False,
@@ -98,6 +100,7 @@ def probe(
         threads: of torch and of the match, on the CPU, until this returns; torch's number unless given
         verify: compare each file of tokens with its checksum when it is first read
         distributed: join the process group that torchrun started this process for, and share the trials
+        log: tracker that hears of each run: tensorboard, wandb or mlflow (extras of these names)
         say: takes one line at a time; the logger ``featcache`` does unless given
         watch: called after every epoch with (epoch, epochs, outcomes so far)
         dry_run: say what it would cost, and keep nothing: a few batches are timed
@@ -113,7 +116,7 @@ def probe(
     names = [heads] if isinstance(heads, str) else list(heads)
     check_probe(
         heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
-        shots=shots, device_cache=device_cache, threads=threads, training=training,
+        shots=shots, device_cache=device_cache, threads=threads, log=log, training=training,
     )  # fmt: skip
     out = Path(out)
     if not dry_run:
@@ -123,6 +126,7 @@ def probe(
     protocol = preset_named(preset)
     if loss is not None:
         build_loss(loss)
+    tracker = open_tracker(log, out) if ranks.first else None
     plan = _plan(protocol, trials, seed) if search else None
     choices = [parse_choice(name) for name in names if not is_solved(name)]
     for name, choice in zip([name for name in names if not is_solved(name)], choices, strict=True):
@@ -157,6 +161,7 @@ def probe(
             keeping(out),
             limited(threads),
             claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext(),
+            Tracking(tracker, say) as tracking,
         ):
             for settings, numbers in passes.items():
                 own = [base for base in bases if base.task in numbers]
@@ -165,10 +170,12 @@ def probe(
                     own = _best(experiment, own, ranges, settings, plan, out, ranks, say, watch)
                     say(f"search is over: training the best of each, {count} seed(s)")
                 wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
-                results += train_and_test(experiment, wanted, settings, out, record, ranks, say, watch)
+                results += train_and_test(
+                    experiment, wanted, settings, out, record, ranks, say, watch, tracking
+                )
             if ranks.first:
                 layers = choose_layers(experiment.cache, layers)
-                results += solve_and_test(experiment, to_solve, layers, out, record, say)
+                results += solve_and_test(experiment, to_solve, layers, out, record, say, tracking.end)
                 for line in shortfalls(results, experiment.cache.has_cls):
                     say(line)
             return results
@@ -186,7 +193,8 @@ def train_and_test(
     record: Mapping[str, Any],
     ranks: Ranks,
     say: Say,
-    watch: Watch | None = None,
+    watch: Watch | None,
+    tracking: Tracking,
 ) -> list[Result]:
     """Train what ``out`` has no result of yet and test it; all results, in the order of the trials.
 
@@ -203,6 +211,9 @@ def train_and_test(
         say(f"{len(trials) - len(todo)} of {len(trials)} heads are in {out / RESULTS} already")
     if todo:
         state = out / "state" / digest_of(digests)
+        if ranks.size == 1:  # of several, each trains others: what they tell comes with the result
+            begun = [describe(experiment, Outcome(trial=trial), training, record) for trial in todo]
+            watch = tracking.following([Result(line, out) for line in begun], watch)
         outcomes = run_pass(experiment, todo, training, state=state, ranks=ranks, watch=watch)
         if not ranks.first:
             return []
@@ -213,8 +224,11 @@ def train_and_test(
                     f"{trial.head} (lr {trial.lr:g}, seed {trial.seed}) failed: its loss was not finite in "
                     f"epoch {len(outcome.losses)}; try a smaller lr"
                 )
-        known |= {result["run"]: result for result in evaluate(experiment, outcomes, training, out, record)}
+        new = evaluate(experiment, outcomes, training, out, record)
         forget(state)
+        for result in new:
+            tracking.end(result)
+        known |= {result["run"]: result for result in new}
     return [known[digest] for digest in digests if digest in known]
 
 

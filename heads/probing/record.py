@@ -42,6 +42,7 @@ def setting(experiment: Experiment, number: int, layer: int) -> dict[str, Any]:
         "metric": task.metric,
         "classes": len(task.classes),
         "clips": {"train": len(task.train), "valid": len(task.valid), "test": len(question.test)},
+        "train_per_class": dict(zip(task.classes, _counts(task.train, len(task.classes)), strict=True)),
         "layer": layer,
         "last_layer": layer == max(cache.layers),
         "valid": None,
@@ -49,6 +50,11 @@ def setting(experiment: Experiment, number: int, layer: int) -> dict[str, Any]:
         "per_class": None,
         "files": {},
     }
+
+
+def _counts(part: Part, classes: int) -> list[int]:
+    """Clips of each class."""
+    return [int(count) for count in label_matrix(part, classes).sum(axis=0, dtype=np.int64)]
 
 
 def place(device: torch.device) -> dict[str, Any]:

@@ -7,7 +7,8 @@
 - ``ranking``: ranks of encoders, wins of heads
 - ``bootstrap``, ``significance``: the paired bootstrap over test clips
 - ``marks``: what a reader should doubt
-- ``tables``, ``formats``, ``plots``: grids, Markdown, LaTeX, CSV and pictures
+- ``tables``, ``formats``: grids, Markdown, LaTeX, CSV
+- ``plots``, ``curves``: pictures of who beats whom, and of scores over shots, layers and classes
 - ``published``: numbers of papers, to stand beside ours
 - ``compare``: all of it from result files
 - ``explorer``: the same on one HTML page, to sort and filter

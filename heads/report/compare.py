@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from featcache.arguments import FROM_ZERO, check
 from featcache.cache.format.durable import replace_file
 from featcache.errors import InputError
+from featcache.heads.report.curves import by_frequency, draw_curves, draw_frequency, draw_layers, layered
 from featcache.heads.report.formats import Grid, csv_text, latex, markdown
-from featcache.heads.report.plots import draw_curves, draw_ranks, draw_wins, write_figure
+from featcache.heads.report.plots import draw_ranks, draw_wins, write_figure
 from featcache.heads.report.published import Published, published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
 from featcache.heads.report.results import Result, read_results
@@ -119,7 +120,8 @@ def _pictures(found: Sequence[Cell], ranked: Ranking, folder: Path) -> list[Path
 
 
 def figures(found: Sequence[Cell], ranked: Ranking) -> "Iterator[tuple[str, str, Figure]]":
-    """Win matrices of heads and of encoders, where any have spreads, the ranks, and learning curves.
+    """Win matrices of heads and of encoders, where any have spreads, the ranks, and scores over shots,
+    over layers and over the frequency of classes, where results have them.
 
     Each is a file's name, what it shows, and the picture.
     """
@@ -133,3 +135,8 @@ def figures(found: Sequence[Cell], ranked: Ranking) -> "Iterator[tuple[str, str,
         yield "ranks", "Rank of each encoder under each head", draw_ranks(ranked)
     if len({cell.results[0].shots for cell in found}) > 1:
         yield "shots", "Score over train clips of each class", draw_curves(found)
+    if curves := layered(found):
+        yield "layers", "Score over the layers of the encoder", draw_layers(curves)
+    if clouds := by_frequency(found):
+        title = "Average precision of each class over its train clips, of the best heads"
+        yield "classes", title, draw_frequency(clouds)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,9 +94,17 @@ def _row(cell: Cell, draws: int) -> dict[str, Any]:
         "encoder": cell.encoder, "dataset": cell.dataset, "head": cell.head, "metric": cell.metric,
         "split": cell.split, "score": _finite(cell.mean), "sd": _finite(cell.sd),
         "interval": interval(cell, draws), "count": cell.count,
+        "parameters": first.get("parameters"), "read_bytes": _mean(cell, "read_bytes"),
         "seconds": max(float(own["seconds"]) for own in cell.results),
         "marks": doubts(cell), "command": shlex.join(map(str, command)) if command else "",
     }  # fmt: skip
+
+
+def _mean(cell: Cell, name: str) -> float | None:
+    """Of a field that older lines and solved heads lack."""
+    values = [own.get(name) for own in cell.results]
+    known = [float(value) for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _finite(value: float | None) -> float | None:

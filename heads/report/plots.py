@@ -1,4 +1,4 @@
-"""Pictures of a comparison: wins in pairs, ranks from head to head, scores over labelled clips."""
+"""Pictures of a comparison: wins in pairs, ranks from head to head; and what all pictures share."""
 
 import io
 import re
@@ -10,7 +10,6 @@ import numpy as np
 
 from featcache.cache.format.durable import replace_file
 from featcache.heads.report.ranking import Ranking, Wins
-from featcache.heads.report.summary import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +25,7 @@ def draw_wins(wins: Wins, title: str) -> "Figure":
     K = len(wins.names)
     names = _short(wins.names)
     long = max(0, max(map(len, names), default=0) - 16)  # long names take room from the squares
-    figure, axes = _figure(2.4 + 0.85 * K + 0.13 * long, 1.9 + 0.75 * K + 0.07 * long)
+    figure, axes = blank(2.4 + 0.85 * K + 0.13 * long, 1.9 + 0.75 * K + 0.07 * long)
     with np.errstate(invalid="ignore"):
         share = np.where(wins.compared > 0, wins.count / np.maximum(wins.compared, 1), np.nan)
     image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
@@ -54,7 +53,7 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     columns = len(ranks.heads)
     encoders, heads = _short(ranks.encoders), _short(ranks.heads)
     long = max(0, max(map(len, heads), default=0) - 16)
-    figure, axes = _figure(2.6 + 1.35 * columns + 0.1 * long, 1.6 + 0.55 * len(encoders) + 0.05 * long)
+    figure, axes = blank(2.6 + 1.35 * columns + 0.1 * long, 1.6 + 0.55 * len(encoders) + 0.05 * long)
     for i, encoder in enumerate(encoders):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         rank = ranks.rank[i] + _aside(ranks, i)
@@ -78,52 +77,6 @@ def draw_ranks(ranks: Ranking) -> "Figure":
     return figure
 
 
-def draw_curves(cells: Sequence[Cell]) -> "Figure":
-    """Learning curves: score over train clips a class, one line a head, a panel for each data set.
-
-    The band is ± one standard deviation over seeds. A head on all clips stands at the right, one
-    step of a doubling beyond the largest number of shots, whatever their number is. Data sets without
-    any number of shots are left out.
-    """
-    few = {cell.dataset for cell in cells if cell.results[0].shots is not None}
-    cells = [cell for cell in cells if cell.dataset in few]
-    known = [cell.results[0].shots for cell in cells]
-    ticks = sorted({shots for shots in known if shots is not None})
-    places = [shots or 2 * ticks[-1] for shots in known]
-    curves: dict[str, dict[str, list[tuple[int, Cell]]]] = {}  # data set -> line -> (place, cell)
-    several = len({cell.encoder for cell in cells}) > 1
-    for place, cell in zip(places, cells, strict=True):
-        head = cell.head.replace(f" {cell.results[0].shots}-shot", "")
-        name = f"{cell.encoder} {head}" if several else head
-        curves.setdefault(cell.dataset, {}).setdefault(name, []).append((place, cell))
-    figure, first = _figure(5.4 * len(curves), 3.8)
-    first.remove()
-    lines = list(dict.fromkeys(name for own in curves.values() for name in own))
-    for column, (dataset, own) in enumerate(curves.items(), start=1):
-        axes = figure.add_subplot(1, len(curves), column)
-        for name, points in own.items():
-            _curve(axes, name, lines.index(name), sorted(points, key=lambda point: point[0]))
-        axes.set_xscale("log")
-        every = sorted(set(places))
-        axes.set_xticks(every, [str(place) if place in ticks else "all" for place in every])
-        axes.set_xticks([], minor=True)
-        metric = next(iter(own.values()))[0][1].metric
-        axes.set(xlabel="train clips of each class", ylabel=f"{metric} in per cent")
-        axes.set_title(dataset, fontsize=11, loc="left")
-        axes.grid(color="0.9", zorder=0)
-        axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _curve(axes: "Axes", name: str, number: int, points: Sequence[tuple[int, Cell]]) -> None:
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    places = [place for place, _ in points]
-    mean = 100 * np.array([cell.mean for _, cell in points])
-    sd = 100 * np.array([cell.sd or 0.0 for _, cell in points])
-    axes.plot(places, mean, color=colour, marker=marker, linewidth=2, label=name, zorder=3)
-    axes.fill_between(places, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
-
-
 def _short(names: Sequence[str]) -> list[str]:
     """Names without the folders of users' files, unless two would be the same."""
     short = [re.sub(r"^.*/(?=[^/]+\.py:)", "", name) for name in names]
@@ -143,7 +96,8 @@ def _name(axes: "Axes", encoder: str, rank: Sequence[float], colour: str) -> Non
                       va="center", color=colour, fontsize=10, fontweight="bold")  # fmt: skip
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def blank(width: float, height: float) -> "tuple[Figure, Axes]":
+    """An empty picture of so many inches."""
     # No pyplot: it would keep figures alive and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

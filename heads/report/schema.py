@@ -20,12 +20,15 @@ OPTIONAL: Mapping[str, Types] = {
     "shots": int | None, "train_pool": int | None, "training": _OBJECT, "training.seed": _SEED,
     "protocol": _OBJECT, "protocol.fixed": _OBJECT, "protocol.search": _OBJECT,
     "protocol.search.seed": _SEED, "versions": _OBJECT, "searched": list | None, "by_preset": list | None,
+    "per_class": _OBJECT, "train_per_class": _OBJECT, "parameters": int | None, "read_bytes": int | None,
 }  # fmt: skip
 VALUES: Mapping[str, Types] = {
     "clips": int,
     "files": str,
     "test": int | float | None,
     "valid": int | float | None,
+    "per_class": int | float | None,
+    "train_per_class": int,
 }
 _ABSENT = object()
 

@@ -1,7 +1,7 @@
 """Solved heads on an experiment: features once, fitted on every question, tested, written down."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ MOST = 4e9  # [bytes] of features that a run makes unasked
 COPIES = 4  # of the features, in float32: what fitting holds at once
 UNUSED = (
     "loss", "lr", "weight_decay", "training", "epoch", "epochs", "plateau", "kept_last", "at_edge", "match",
-    "code", "searched", "by_preset",
+    "code", "searched", "by_preset", "parameters", "read_bytes",
 )  # fmt: skip
 SMALL = 1 << 22  # numbers below which threads wait for each other longer than they compute
 
@@ -73,12 +73,14 @@ def solve_and_test(
     out: Path,
     record: Mapping[str, Any],
     say: Say,
+    hear: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Solve what ``out`` has no result of yet and test it; all results, by task, layer and choice.
 
     Args:
         choices: solved heads with their features; one named twice is solved once
         record: of the run that they stand beside; goes into the line alone
+        hear: takes each new result
 
     Raises:
         InputError: the features of a choice do not fit into memory.
@@ -95,7 +97,9 @@ def solve_and_test(
     if len(todo) < len(wanted):
         say(f"{len(wanted) - len(todo)} of {len(wanted)} solved heads are in {out / RESULTS} already")
     if todo:
-        known |= {own["run"]: own for own in _solve_all(experiment, todo, out, record, say)}
+        for own in _solve_all(experiment, todo, out, record, say):
+            hear(own)
+            known[own["run"]] = own
     return [known[digest] for digest in digests]
 
 
