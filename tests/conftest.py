@@ -1,5 +1,6 @@
 """What all tests share: made-up audio, small manifests, and a home that is not the user's."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ import soundfile
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 RATE = 16_000
+WARM = Path(__file__).with_name("warm.py")
 
 
 @pytest.fixture(scope="session")
@@ -54,26 +56,46 @@ def link_all(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm_path() -> Iterator[str]:
-    """A PATH whose ``featcache`` and ``python`` fork from one process that has loaded torch; see warm.py."""
-    script = Path(__file__).with_name("warm.py")
+def warm_server() -> Iterator[Path]:
+    """The folder with the socket of a process that has loaded torch and forks; see warm.py."""
     with TemporaryDirectory() as name:  # the path of a socket must be short
         folder = Path(name)
-        for command in ("featcache", "python"):
-            shim = folder / command
-            shim.write_text(
-                f'#!/bin/sh\nexec {sys.executable} -IS {script} ask {folder}/socket {command} "$@"\n'
-            )
-            shim.chmod(0o755)
-        server = subprocess.Popen([sys.executable, script, "serve", folder / "socket"])
+        server = subprocess.Popen([sys.executable, WARM, "serve", folder / "socket"])
         try:
             while not (folder / "socket").exists():
                 assert server.poll() is None
                 time.sleep(0.02)
-            yield f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+            yield folder
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def warm_path(warm_server: Path) -> str:
+    """A PATH whose ``featcache`` and ``python`` run there."""
+    for command in ("featcache", "python"):
+        shim = warm_server / command
+        shim.write_text(
+            f'#!/bin/sh\nexec {sys.executable} -IS {WARM} ask {warm_server}/socket {command} "$@"\n'
+        )
+        shim.chmod(0o755)
+    return f"{warm_server}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def warm_process(warm_server: Path) -> Callable[..., Any]:
+    """A function that has a command run there, as `warm.WarmProcess`."""
+    spec = importlib.util.spec_from_file_location("warm", WARM)
+    assert spec is not None
+    assert spec.loader is not None
+    warm = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(warm)
+
+    def start(*command: object, cwd: object = "/", env: dict[str, str] | None = None) -> Any:
+        return warm.WarmProcess(f"{warm_server}/socket", list(map(str, command)), cwd=cwd, env=env)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -156,20 +155,24 @@ def test_a_stop_before_anything_is_kept_is_one_line_too(
     assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to go on\n")
 
 
-def start(manifest: Path, out: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "featcache.cli", "extract", str(manifest), "--out", str(out), *LOGMEL]
-    return subprocess.Popen(
-        [*command, "--batch-size", "2", "--workers", "1"],
-        cwd="/",
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+@pytest.fixture
+def start(warm_process: Callable[..., Any]) -> Callable[[Path, Path], Any]:
+    """A function that begins an extraction, two clips at a time."""
+
+    def begin(manifest: Path, out: Path) -> Any:
+        settings = [*LOGMEL, "--batch-size", "2", "--workers", "1"]
+        return warm_process(
+            "featcache", "extract", manifest, "--out", out, *settings,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return begin
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_in_a_state_that_can_be_resumed(make_manifest: Make, tmp_path: Path, sign: int) -> None:
+def test_a_signal_ends_in_a_state_that_can_be_resumed(
+    make_manifest: Make, tmp_path: Path, start: Callable[[Path, Path], Any], sign: int
+) -> None:
     manifest, out = make_manifest(100), tmp_path / "c.zarr"
     process = start(manifest, out)
     while not list((out / "ledger").glob("*.json")):
@@ -198,7 +201,7 @@ def array_bytes(cache: Path) -> dict[str, bytes]:
 
 
 def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(
-    make_manifest: Make, tmp_path: Path
+    make_manifest: Make, tmp_path: Path, start: Callable[[Path, Path], Any]
 ) -> None:
     manifest, out = make_manifest(60), tmp_path / "c.zarr"
     settings = [*LOGMEL, "--batch-size", "2", "--workers", "1"]
@@ -216,7 +219,9 @@ def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(
     assert array_bytes(out) == array_bytes(tmp_path / "whole.zarr")
 
 
-def test_a_second_process_is_told_who_writes(make_manifest: Make, tmp_path: Path) -> None:
+def test_a_second_process_is_told_who_writes(
+    make_manifest: Make, tmp_path: Path, start: Callable[[Path, Path], Any]
+) -> None:
     manifest, out = make_manifest(100), tmp_path / "c.zarr"
     process = start(manifest, out)
     while not list((out / "ledger").glob("*.json")):
@@ -231,31 +236,23 @@ def test_a_second_process_is_told_who_writes(make_manifest: Make, tmp_path: Path
     assert len(TokenCache.open(out)) == 100
 
 
-def test_a_full_disk_is_one_line_and_can_be_resumed(make_manifest: Make, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_can_be_resumed(
+    make_manifest: Make, tmp_path: Path, warm_process: Callable[..., Any]
+) -> None:
     manifest, out = make_manifest(12), tmp_path / "c.zarr"
+    command = ["featcache", "extract", manifest, "--out", out, "--encoder", "logmel", "--clip-seconds", "1"]
+    # One shard of 8 clips of 48 x 256 float16 tokens is 197 kB: more than the disk has left.
+    words = [*map(str, command), "--shard-clips", "8"]
     script = (
         "import resource, sys; from featcache.cli.main import main;"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); main()"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); sys.argv = {words}; main()"
     )
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "extract",
-        str(manifest),
-        "--out",
-        str(out),
-        "--encoder",
-        "logmel",
-    ]
-    # One shard of 8 clips of 48 x 256 float16 tokens is 197 kB: more than the disk has left.
-    done = subprocess.run(
-        [*command, "--clip-seconds", "1", "--shard-clips", "8"], text=True, capture_output=True, cwd="/"
-    )
-    assert done.returncode == 1, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "disk" in done.stderr
-    assert "Traceback" not in done.stderr
-    result = run("extract", manifest, "--out", out, "--encoder", "logmel", "--clip-seconds", "1")
+    process = warm_process("python", "-c", script)
+    _, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert "disk" in errors
+    assert "Traceback" not in errors
+    result = run(*command[1:])
     assert result.exit_code == 0, result.output
     assert len(TokenCache.open(out)) == 12

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from featcache.encoders import build_encoder, encoder_spec
+from featcache.encoders.base import whole_columns
 from featcache.errors import AudioError, InputError, MismatchError
 from featcache.testing import check_encoder
 
@@ -115,6 +117,25 @@ def test_a_clip_length_becomes_tokens_by_the_encoders_rule(
     (tokens,) = encode(encoder, [waveform])
     assert tokens.shape == (rows * columns, encoder.dim)
     assert tokens.isfinite().all()
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_clips_of_as_many_tokens_have_one_shape_and_keep_their_tokens(
+    name: str, small_encoder: Callable[..., Any]
+) -> None:
+    encoder = small_encoder(name, 1.0)
+    noise = torch.randn(encoder.sample_rate, generator=torch.Generator().manual_seed(0)) * 0.1
+    lengths = (0.5 + 0.006 * np.arange(9)) * encoder.sample_rate
+    shapes = defaultdict(set)
+    for features in encoder.frontend([noise[: round(length)] for length in lengths]):
+        whole = whole_columns(encoder, features)
+        with torch.inference_mode():
+            theirs, own = (
+                encoder(own[None], [encoder.depth]).tokens[encoder.depth] for own in (features, whole)
+            )
+        torch.testing.assert_close(own, theirs, rtol=0, atol=1e-6)
+        shapes[own.shape].add(whole.shape)
+    assert {len(own) for own in shapes.values()} == {1}
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -1,9 +1,6 @@
 """A search: repeatable, resumable, blind to the test labels, and the same on several ranks."""
 
-import json
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -268,34 +265,33 @@ def test_rounds_and_rungs() -> None:
     assert rungs(3) == (1, 2)
 
 
-def _rank(rank: int, port: int, cache: Path, manifest: Path, out: Path) -> None:
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    import torch
-
-    torch.set_num_threads(1)
-    results = probe(cache, manifest, heads=HEADS, out=out, distributed=True, **SEARCH)
-    (out / f"rank{rank}.json").write_text(json.dumps(len(results)))
+RANK = """
+import json, torch
+from featcache.heads import probe
+torch.set_num_threads(1)
+print(len(probe({cache!r}, {manifest!r}, heads={heads!r}, out={out!r}, distributed=True, **{settings!r})))
+"""
 
 
-def test_two_ranks_find_what_one_process_finds(make_tokens: Make, tmp_path: Path) -> None:
+def test_two_ranks_find_what_one_process_finds(
+    make_tokens: Make, tmp_path: Path, warm_process: Callable[..., Any]
+) -> None:
     cache, manifest = make_tokens()
     alone = probe(cache, manifest, heads=HEADS, out=tmp_path / "alone", **SEARCH)
-    (tmp_path / "two").mkdir()
-    sys.path.append(str(Path(__file__).parents[1]))  # spawned workers import this file as tests.test_search
-    context = multiprocessing.get_context("spawn")
-    port = 20_000 + os.getpid() % 20_000
-    workers = [
-        context.Process(target=_rank, args=(rank, port, cache, manifest, tmp_path / "two")) for rank in (0, 1)
+    script = RANK.format(
+        cache=str(cache), manifest=str(manifest), heads=HEADS, out=str(tmp_path / "two"), settings=SEARCH
+    )
+    port = str(20_000 + os.getpid() % 20_000)
+    ranks = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        warm_process(
+            "python", "-c", script, env={**os.environ, **ranks, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in (0, 1)
     ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=240)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    counts = [json.loads((tmp_path / "two" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert counts == [4, 0]
+    said = [process.communicate(timeout=240) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert [out.splitlines()[-1] for out, _ in said] == ["4", "0"]
     shared = probe(cache, manifest, heads=HEADS, out=tmp_path / "two", **SEARCH)
     assert [result["lr"] for result in shared] == [result["lr"] for result in alone]
     for one, other in zip(alone, shared, strict=True):

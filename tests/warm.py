@@ -1,8 +1,8 @@
-"""A Python that has loaded torch once and forks for every command, so that the documentation runs quickly.
+"""A Python that has loaded torch once and forks for every command, so that commands start at once in tests.
 
 ``warm.py serve SOCKET`` serves; ``warm.py ask SOCKET NAME ARGUMENT ...`` is what stands on PATH for
 ``featcache`` and ``python``. The command runs with the files, folder and environment of the asker, who leaves
-with its exit code.
+with its exit code. `WarmProcess` asks from Python, and is much like ``subprocess.Popen``.
 """
 
 import json
@@ -10,11 +10,16 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 LOADED = (
-    "torch", "zarr", "sklearn.linear_model", "featcache.heads", "featcache.testing", "featcache.cli.main",
-    "featcache.cli.extract", "featcache.cli.probe", "featcache.cli.compare", "featcache.cli.manifest",
+    "torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torchaudio.functional", "zarr",
+    "sklearn.linear_model", "optuna", "matplotlib.pyplot", "featcache.heads", "featcache.testing",
+    "featcache.cli.main", "featcache.cli.extract", "featcache.cli.probe", "featcache.cli.compare",
+    "featcache.cli.manifest", "featcache.heads.probing.probe", "featcache.extraction.extract",
 )  # fmt: skip
 
 
@@ -47,6 +52,7 @@ def answer(asker: socket.socket) -> None:
     os.chdir(wanted["folder"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
+    asker.sendall(os.getpid().to_bytes(4, "big"))
     code = 1
     try:
         run(*wanted["command"])
@@ -77,15 +83,74 @@ def run(name: str, *arguments: str) -> None:
         raise SystemExit(f"warm.py knows python -c TEXT alone, not {arguments}")
 
 
-def ask(path: str, *command: str) -> int:
-    """Have a command run; its exit code."""
-    wanted = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ)}
+class WarmProcess:
+    """A command that runs in a fork of the server, with what it prints in files.
+
+    Attributes:
+        pid: of the fork
+        returncode: None while it runs; -9 where it was killed
+    """
+
+    def __init__(
+        self, path: str, command: Sequence[str], *, cwd: str | Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.returncode: int | None = None
+        self._printed = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        files = [0, *(file.fileno() for file in self._printed)]
+        self._server = connect(path, command, str(cwd), dict(os.environ if env is None else env), files)
+        self.pid = int.from_bytes(self._server.recv(4, socket.MSG_WAITALL), "big")
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        self._server.settimeout(0)
+        try:
+            self._end()
+        except BlockingIOError:
+            return None
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end: what it printed, and its errors. Once."""
+        self._server.settimeout(timeout)
+        self._end()
+        self._server.close()
+        said = []
+        for file in self._printed:
+            with file:
+                file.seek(0)
+                said.append(file.read())
+        return said[0], said[1]
+
+    def send_signal(self, sign: int) -> None:
+        os.kill(self.pid, sign)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _end(self) -> None:
+        if self.returncode is None:
+            code = self._server.recv(1)
+            self.returncode = code[0] if code else -signal.SIGKILL
+
+
+def connect(
+    path: str, command: Sequence[str], folder: str, environment: dict[str, str], files: list[int]
+) -> socket.socket:
+    """Have a command run; the socket then gives its pid and, when it ends, its exit code."""
+    wanted = {"command": [str(word) for word in command], "folder": folder, "environment": environment}
     text = json.dumps(wanted).encode()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.connect(path)
-        server.sendall(len(text).to_bytes(4, "big"))
-        socket.send_fds(server, [b"f"], [0, 1, 2])
-        server.sendall(text)
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(path)
+    server.sendall(len(text).to_bytes(4, "big"))
+    socket.send_fds(server, [b"f"], files)
+    server.sendall(text)
+    return server
+
+
+def ask(path: str, *command: str) -> int:
+    """Have a command run here; its exit code."""
+    with connect(path, command, os.getcwd(), dict(os.environ), [0, 1, 2]) as server:
+        server.recv(4, socket.MSG_WAITALL)
         code = server.recv(1)
     return code[0] if code else 1  # it was killed
 

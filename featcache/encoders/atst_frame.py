@@ -68,6 +68,11 @@ def columns(frames: int) -> int:
     return whole * (CHUNK // 4) + rest // 4
 
 
+def whole_columns(features: Tensor) -> Tensor:
+    """Spectrograms (frames, 64) without the frames at the end that fill no patch."""
+    return features[: len(features) - len(features) % CHUNK % 4]
+
+
 def build_atst_frame(
     weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None
 ) -> Encoder:
@@ -84,6 +89,7 @@ def build_atst_frame(
             clip_seconds=10.0 if clip_seconds is None else clip_seconds,
             rows=1,
             columns=columns,
+            whole=whole_columns,
             shortest_frames=4,
             dim=dim,
             depth=len(model.blocks),

@@ -65,6 +65,16 @@ def decode_seconds(encoder: Encoder) -> float:
     return seconds
 
 
+def whole_columns(encoder: Encoder, features: Tensor) -> Tensor:
+    """The frames of one clip (frames, mels) that its tokens are made of: as many tokens, one shape.
+
+    Encoders that do not pad have a shape for every number of frames, and fewer for every number of columns;
+    those say it by a method of this name, and give the same tokens of what it returns.
+    """
+    own: Callable[[Tensor], Tensor] | None = getattr(encoder, "whole_columns", None)
+    return features if own is None else own(features)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
     """One row of the table of encoders."""

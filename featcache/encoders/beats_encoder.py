@@ -73,6 +73,10 @@ class BEATsEncoder(Classifies):
         require_samples(num_samples, shortest, self.sample_rate, "one patch")
         return 8 * min(self.grid[1], self.fbank.num_frames(num_samples) // 16)
 
+    def whole_columns(self, features: Tensor) -> Tensor:
+        """Features (frames, 128) without the frames at the end that fill no patch."""
+        return features[: len(features) // 16 * 16]
+
     def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
         """Features (B, frames, 128) to the outputs of ``layers``."""
         return Encoded(self.beats(features, require_layers(layers, 1, self.depth)), None)

@@ -76,6 +76,7 @@ def build_dasheng(
         clip_seconds=10.0 if clip_seconds is None else clip_seconds,
         rows=1,
         columns=lambda frames: frames // 4,
+        whole=lambda features: features[: len(features) // 4 * 4],
         shortest_frames=4,
         dim=dim,
         depth=len(dasheng.blocks),

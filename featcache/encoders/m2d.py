@@ -55,6 +55,11 @@ class M2D(nn.Module):
         """Columns of patches; the last one is filled up with the mean."""
         return math.ceil(frames / self.patch[1])
 
+    def whole_columns(self, features: Tensor) -> Tensor:
+        """Log-mels (frames, 80), filled up with the mean to whole patches."""
+        missing = -len(features) % self.patch[1]
+        return torch.cat([features, self.norm_stats[0].expand(missing, features.shape[1])])
+
     def forward(self, features: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """Log-mels (B, frames, 80) to time-major tokens (B, T*F, D); the last layer is normed."""
         mean, std = self.norm_stats
@@ -101,6 +106,7 @@ def build_m2d(weights: str, clip_seconds: float | None = None, *, num_heads: int
             clip_seconds=10.0 if clip_seconds is None else clip_seconds,
             rows=model.rows,
             columns=model.columns,
+            whole=model.whole_columns,
             shortest_frames=3,
             dim=dim,
             depth=len(model.blocks),

@@ -22,6 +22,7 @@ class MelEncoder(Classifies):
         model: gives time-major patch tokens (B, n, D) of each layer, the last one normed
         rows: F
         columns: T of so many frames
+        whole: spectrograms (frames, mels) cut or filled up to the frames of their columns
         patch_frames: width of a patch
         shortest_frames: fewest that give a patch
     """
@@ -36,6 +37,7 @@ class MelEncoder(Classifies):
         clip_seconds: float,
         rows: int,
         columns: Callable[[int], int],
+        whole: Callable[[Tensor], Tensor],
         shortest_frames: int,
         dim: int,
         depth: int,
@@ -46,6 +48,7 @@ class MelEncoder(Classifies):
         self.sample_rate, self.clip_seconds = front_end.sample_rate, clip_seconds
         self.dim, self.depth = dim, depth
         self._columns, self._about = columns, about
+        self.whole_columns = whole
         self._shortest = front_end.fewest_samples(shortest_frames)
         samples = clip_samples(clip_seconds, self.sample_rate)
         if samples < self._shortest:

@@ -79,6 +79,11 @@ def columns(frames: int) -> int:
     return (frames - PATCH) // STRIDE + 1
 
 
+def whole_columns(features: Tensor) -> Tensor:
+    """Spectrograms (frames, 128) without the frames at the end that fill no patch."""
+    return features[: (columns(len(features)) - 1) * STRIDE + PATCH]
+
+
 def build_passt(weights: str, clip_seconds: float | None = None, *, num_heads: int | None = None) -> Encoder:
     """PaSST for clips of up to ``clip_seconds`` (10 unless given).
 
@@ -95,6 +100,7 @@ def build_passt(weights: str, clip_seconds: float | None = None, *, num_heads: i
         clip_seconds=10.0 if clip_seconds is None else clip_seconds,
         rows=model.freq_new_pos_embed.shape[2],
         columns=columns,
+        whole=whole_columns,
         shortest_frames=PATCH,
         dim=dim,
         depth=len(model.blocks),

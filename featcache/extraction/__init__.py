@@ -8,7 +8,10 @@
 - ``rates``: how fast a sample of the clips is decoded, encoded and stored
 - ``result``: what a run did
 - ``stages``: which stage bounded a run, and what would help
-- ``runner``: the encoder on its device, batch after batch
+- ``runner``: the encoder on its device
+- ``transfer``: waveforms to that device, and tokens back in the store's dtype
+- ``batcher``: clips of one shape, batch after batch
+- ``storing``: encoded clips to the writer of a cache
 - ``interrupts``: Ctrl-C that waits until a batch is stored
 - ``upload``: shards on their way to a bucket
 - ``canaries``: stored clips encoded again, before a cache is trusted or grown

@@ -13,6 +13,7 @@ from featcache.audio.mixup import decode_clip
 from featcache.cache import TokenCache
 from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError, MismatchError
+from featcache.extraction.batcher import tokens_of
 from featcache.extraction.runner import Runner
 from featcache.manifest import Clip
 
@@ -46,7 +47,7 @@ def _compare(cache: TokenCache, row: int, clip: Clip, runner: Runner, partners: 
         sound = decode_clip(clip, partners, sample_rate=rate, max_seconds=seconds)
     except AudioError:
         return False  # the file went away after its digest was remembered: nothing to compare
-    encoded = runner.tokens_of([sound.waveform])[0]
+    encoded = tokens_of(runner, [sound.waveform])[0]
     limit = STORED[cache.dtype] + COMPUTED[runner.dtype]
     for layer, fresh in encoded.tokens.items():
         difference = _difference(fresh, _stored(cache, row, layer)[: len(fresh)])

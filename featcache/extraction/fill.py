@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -17,10 +17,12 @@ from featcache.cache.format.layout import KEY_BYTES
 from featcache.devices import cores
 from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, FeatcacheError, Interrupted
+from featcache.extraction.batcher import Batcher, tokens_of
 from featcache.extraction.canaries import check_canaries
 from featcache.extraction.result import Extraction
-from featcache.extraction.runner import Batcher, ClipTokens, Runner
+from featcache.extraction.runner import Runner
 from featcache.extraction.share import Share
+from featcache.extraction.storing import Item, Storing
 from featcache.manifest import Clip
 from featcache.records import record_failed
 from featcache.spans import Spans
@@ -30,11 +32,6 @@ _log = logging.getLogger(__name__)
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
 CUT_SLACK = 0.01  # of the clip length
-
-
-class _Item(NamedTuple):
-    id: str
-    key: bytes
 
 
 def decoding_threads(workers: int | None) -> int:
@@ -63,6 +60,7 @@ class Filler:
         self._timeout, self._spans = timeout, spans
         self._share = share
         self._writer, self._runner, self._result = writer, runner, result
+        self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store), spans)
         self._batch_size = batch_size
         self._workers = decoding_threads(workers)
         self._accept_truncated = accept_truncated
@@ -125,6 +123,7 @@ class Filler:
     def _cut_short(self) -> None:
         """Keep what the unfinished shard holds; the clips that it lacks are planned anew by the next run."""
         try:
+            self._storing.let_go()
             self._writer.cut_shard(self._shard_failed)
         except FeatcacheError as error:  # a full disk, say: the shards before it stay
             _log.info("the unfinished shard is dropped: %s", error)
@@ -249,7 +248,7 @@ class Filler:
             if len(sounds) == self._writer.needs_sample:
                 break
         if sounds:
-            sample = self._runner.tokens_of(sounds)
+            sample = tokens_of(self._runner, sounds)
             layers = self._runner.layers
             self._writer.take_sample(
                 {layer: [clip.tokens[layer][: clip.valid] for clip in sample] for layer in layers}
@@ -260,7 +259,9 @@ class Filler:
         own = {shard: [key for key in keys if key in pending] for shard, keys in shards.items()}
         new = {shard: [key for key in keys if key not in self._copies] for shard, keys in own.items()}
         decoded = self._waited_for(self._decoded(pending[key] for keys in new.values() for key in keys))
-        batcher = Batcher(self._runner, self._batch_size, self._store, self._spans)
+        batcher = Batcher(
+            self._runner, self._batch_size, self._storing, dtype=self._storing.dtype, spans=self._spans
+        )
         with tqdm(
             total=sum(map(len, own.values())), unit="clip", desc="extract",
             disable=None if self._progress else True,
@@ -283,6 +284,8 @@ class Filler:
                 # No batch reaches over the end of a shard: whoever writes it, and whenever, makes the same
                 # batches, and so the same bytes.
                 batcher.flush()
+                self._storing.let_go()
+                self._result.encoded = self._storing.count
                 self._writer.end_shard(self._shard_failed)
 
     def _copy(self, keys: Iterable[bytes], pending: Mapping[bytes, Clip]) -> None:
@@ -292,7 +295,7 @@ class Filler:
             self._result.reused += 1
 
     def _push(
-        self, batcher: Batcher[_Item], key: bytes, clip: Clip, sound: Decoded | AudioError
+        self, batcher: Batcher[Item], key: bytes, clip: Clip, sound: Decoded | AudioError
     ) -> str | None:
         """Have a clip encoded; the reason where that cannot be."""
         self._waiting.discard(clip.id)
@@ -303,13 +306,8 @@ class Filler:
         encoder = self._runner.encoder
         decoded_seconds = len(sound.waveform) / encoder.sample_rate
         self._cut.append(sound.cut_seconds + max(0.0, decoded_seconds - encoder.clip_seconds))
-        batcher.push(_Item(clip.id, key), sound.waveform)
+        batcher.push(Item(clip.id, key), sound.waveform)
         return None
-
-    def _store(self, item: _Item, encoded: ClipTokens) -> None:
-        with self._spans.span("store"):  # waiting for the disk is part of it
-            self._writer.add(item.id, item.key, encoded.tokens, encoded.cls, encoded.valid)
-        self._result.encoded += 1
 
 
 def _unreadable_key(clip: Clip) -> bytes:

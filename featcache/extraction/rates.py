@@ -11,7 +11,8 @@ from featcache.audio.load import Decoded
 from featcache.cache import CacheLayout, CacheWriter
 from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError
-from featcache.extraction.runner import ClipTokens, Runner
+from featcache.extraction.batcher import ClipTokens, tokens_of
+from featcache.extraction.runner import Runner
 from featcache.machine.disk import PROBE_BYTES, free_bytes, nearest_folder, read_rate
 from featcache.manifest import Clip
 
@@ -70,9 +71,9 @@ def measure(
     waveforms = [sound.waveform for _, sound in sounds if isinstance(sound, Decoded)]
     if not waveforms:
         return None
-    runner.tokens_of(waveforms[:1])  # first calls allocate, compile and read weights
+    tokens_of(runner, waveforms[:1])  # first calls allocate, compile and read weights
     began = time.perf_counter()
-    encoded = runner.tokens_of(waveforms)
+    encoded = tokens_of(runner, waveforms)
     encode = time.perf_counter() - began
     write, read = _stored([clip.id for clip, _ in sounds], encoded, layout, nearest_folder(beside.parent))
     return Rates(

@@ -15,8 +15,9 @@ from featcache.cache.write.plain import mean_token
 from featcache.devices import choose_device
 from featcache.encoders import build_encoder
 from featcache.errors import InputError, MismatchError
+from featcache.extraction.batcher import ClipTokens, tokens_of
 from featcache.extraction.fingerprint import fingerprint_of
-from featcache.extraction.runner import ClipTokens, Runner
+from featcache.extraction.runner import Runner
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch, Need, needs_of
 from featcache.heads.framewise import Framewise
@@ -105,7 +106,7 @@ class Predictor:
 
     def logits(self, waveforms: Sequence[Tensor]) -> Tensor:
         """Waveforms (L_i,) at the encoder's rate to logits (n, C)."""
-        return torch.stack([self.of_tokens(clip) for clip in self.runner.tokens_of(waveforms)])
+        return torch.stack([self.of_tokens(clip) for clip in tokens_of(self.runner, waveforms)])
 
     @torch.inference_mode()
     def of_tokens(self, clip: ClipTokens) -> Tensor:

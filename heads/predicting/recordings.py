@@ -12,7 +12,7 @@ from featcache.audio.decode_ahead import decode_ahead
 from featcache.devices import cores
 from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError, InputError, MissingError
-from featcache.extraction.runner import Batcher, ClipTokens
+from featcache.extraction.batcher import Batcher, ClipTokens
 from featcache.heads.predicting.predictor import Predictor
 from featcache.manifest import Clip, Manifest, load_manifest
 from featcache.manifest.files import FOLDER, file_problem, printable

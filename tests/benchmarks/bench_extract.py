@@ -44,9 +44,10 @@ from featcache.cache import CacheWriter
 from featcache.devices import choose_device, cores
 from featcache.encoders import build_encoder, encoder_spec
 from featcache.encoders.base import Encoded, Encoder, decode_seconds
+from featcache.extraction.batcher import ClipTokens, tokens_of
 from featcache.extraction.extract import extract
 from featcache.extraction.fingerprint import layout_of
-from featcache.extraction.runner import ClipTokens, Runner
+from featcache.extraction.runner import Runner
 from featcache.manifest import read_manifest
 
 BATCH = 32
@@ -105,7 +106,10 @@ def main() -> None:
 
 
 def table(folder: Path, options: argparse.Namespace) -> None:
-    print(f"{processor()}, {cores()} cores, {options.device}, {options.dtype}, torch {torch.__version__}")
+    print(
+        f"{processor()}, {cores()} cores, {options.device}, {options.dtype}, torch {torch.__version__}, "
+        f"threads wait {os.environ['OMP_WAIT_POLICY'].lower()}"
+    )
     print(f"load average before: {os.getloadavg()[0]:.1f}\n")
     columns = (
         "encoder", "clips", "decode", "frontend", "forward", "write", "end to end", "of the slowest",
@@ -207,7 +211,7 @@ def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.N
     if isinstance(encoder, Ready):
         write, _ = timed(lambda: raw_write(folder, encoder, len(clips)))
     else:
-        tokens = runner.tokens_of(waveforms[:8])
+        tokens = tokens_of(runner, waveforms[:8])
         write, _ = timed(lambda: cache_write(folder, runner, tokens, len(clips)))
     with tempfile.TemporaryDirectory(dir=folder) as name:
         whole, done = timed(

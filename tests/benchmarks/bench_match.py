@@ -23,7 +23,7 @@ from torch.nn import functional as nn_f
 from featcache.heads.binarize import binarize
 from featcache.heads.matching.match import engine, match
 
-SMALL = {"cpu": ((8, 128, 768, 200),), "cuda": ((8, 128, 768, 200),)}
+SMALL = {"cpu": ((4, 128, 768, 100),), "cuda": ((8, 128, 768, 200),)}
 FULL = {
     "cpu": ((64, 512, 768, 1000), (64, 512, 768, 5270), (64, 10, 768, 1000)),
     "cuda": ((128, 512, 768, 5270), (128, 512, 768, 1000), (128, 1212, 768, 10540)),

@@ -49,7 +49,7 @@ class Outcome:
 CHECKS: dict[str, tuple[Callable[[Path, int, random.Random], Cases], int, int]] = {
     "manifests": (damaged_manifests, 40, 400),
     "audio": (damaged_audio, 150, 1500),
-    "caches": (damaged_caches, 5, 328),
+    "caches": (damaged_caches, 3, 328),
     "disks": (full_disks, 5, 90),
     "states": (damaged_states, 3, 60),
     "hostile": (hostile, 6, 60),

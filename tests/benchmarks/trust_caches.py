@@ -23,9 +23,11 @@ STORES: dict[str, dict[str, Any]] = {"float16": {}, "int8": {"dtype": "int8"}, "
 def damaged_caches(folder: Path, count: int, dice: random.Random) -> Cases:
     """One file damaged, every kind as often; ``probe`` gives the scores of the sound cache or refuses."""
     sound = {name: make_cache(folder / f"{name}.zarr", **own) for name, own in STORES.items()}
-    wanted = {name: scores(path, folder / "sound" / name) for name, path in sound.items()}
+    wanted: dict[str, list[Any]] = {}
     for index in range(count):
         name = dice.choice(list(STORES))
+        if name not in wanted:
+            wanted[name] = scores(sound[name], folder / "sound" / name)
         path = folder / f"{index}.zarr"
         shutil.copytree(sound[name], path)
         kinds: dict[str, list[Path]] = {}

@@ -364,14 +364,13 @@ def test_a_cache_that_is_being_written_can_be_read(make_cache: MakeCache, clips:
     assert TokenCache.open(path).complete
 
 
-def test_reading_writes_nothing_and_needs_no_right_to(make_cache: MakeCache, clips: Any) -> None:
+def test_reading_writes_nothing_and_needs_no_right_to(
+    make_cache: MakeCache, clips: Any, warm_process: Callable[..., Any]
+) -> None:
     path = make_cache().path
     before = clips.bytes_of(path)
-    script = (
-        "import sys; from featcache.cache import TokenCache; print(len(TokenCache.open(sys.argv[1]).mean()))"
-    )
-    command = [sys.executable, "-c", script, str(path)]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "10\n"
+    script = f"from featcache.cache import TokenCache; print(len(TokenCache.open({str(path)!r}).mean()))"
+    assert warm_process("python", "-c", script).communicate() == ("10\n", "")
     assert clips.bytes_of(path) == before
 
 
