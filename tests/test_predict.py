@@ -24,6 +24,8 @@ from featcache.heads.predicting.recordings import recordings, score
 from featcache.heads.predicting.waveforms import predict_waveform
 from featcache.heads.report.results import Result as Trained
 
+from .benchmarks.bench_predict import measured
+
 HEADS = ["linear", "mhca", "protobin", "attentive-layers"]
 
 
@@ -295,3 +297,9 @@ def test_what_is_missing_is_a_missing_error() -> None:
         recordings(["nowhere"])
     with pytest.raises(InputError, match="no audio to predict on"):
         recordings([])
+
+
+def test_the_benchmark_sets_a_head_beside_extraction(tmp_path: Path) -> None:
+    rows = measured(tmp_path, "logmel", "linear-mean", minutes=0.5, repeats=1)
+    assert [row.count("|") for row in rows] == [8, 8, 8]
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + 3  # a label for each window

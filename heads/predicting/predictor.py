@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from featcache.cache.format.dtypes import store_dtype
 from featcache.cache.format.fingerprint import as_json, fingerprint_differences
@@ -18,7 +19,7 @@ from featcache.extraction.batcher import ClipTokens, tokens_of
 from featcache.extraction.fingerprint import fingerprint_of
 from featcache.extraction.runner import Runner
 from featcache.heads.base import Head
-from featcache.heads.data.batch import Batch, Need
+from featcache.heads.data.batch import Batch, Need, needs_of
 from featcache.heads.framewise import Framewise
 
 # What tokens are of; which layers a cache kept besides is no part of it.
@@ -134,16 +135,21 @@ class Predictor:
         """What the head reads of one clip, as a cache would give it."""
         rows, columns = self.runner.encoder.grid
         parts: dict[Need, Tensor] = {}
-        for layer, tokens in clip.tokens.items():
-            whole = torch.zeros(1, rows * columns, tokens.shape[1])
-            whole[0, : clip.valid] = tokens[: clip.valid]
-            parts["tokens", layer] = whole if self._rounded.scaled else whole.to(self._rounded.torch).float()
-            parts["mean", layer] = mean_token(tokens[: clip.valid])[None]
-            if clip.cls is not None:
-                parts["cls", layer] = clip.cls[layer][None]
+        has_cls = clip.cls is not None
+        for name, layer in needs_of(self.head.reads, self.layers, self.layers[-1], has_cls):
+            tokens = clip.tokens[layer]
+            if name == "mean":
+                parts[name, layer] = mean_token(tokens[: clip.valid])[None]
+            elif name == "cls" and clip.cls is not None:
+                parts[name, layer] = clip.cls[layer][None]
+            else:
+                own = tokens[: clip.valid]
+                own = own if self._rounded.scaled else own.to(self._rounded.torch).float()
+                short = rows * columns - clip.valid
+                parts[name, layer] = (pad(own, (0, 0, 0, short)) if short else own)[None]
         audio = torch.arange(rows * columns)[None] < clip.valid
         batch = Batch(parts, {}, audio, clip.valid < rows * columns, "float32").to(self.device)
-        return batch.inputs(self.head.reads, self.layers, self.layers[-1], clip.cls is not None)
+        return batch.inputs(self.head.reads, self.layers, self.layers[-1], has_cls)
 
 
 def _buildable(name: str, path: Path) -> str:
