@@ -45,6 +45,7 @@ def test_every_way_of_reading_that_is_measured_reads_the_right_clips(
         "bench_match.py --repeats 1",
         "bench_frontend.py --repeats 1",
         "bench_extract.py --only ready",
+        "bench_resample.py",
     ],
 )
 def test_a_benchmark_prints_its_table(command: str, warm_process: Callable[..., Any]) -> None:
