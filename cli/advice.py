@@ -22,4 +22,4 @@ def advice(stages: "Stages") -> str:
         return "a GPU (--device cuda), or more machines (--writer r/N)"
     if stages.compute_dtype == "float32":
         return "--dtype bf16 (other tokens than fp32), or more GPUs (torchrun)"
-    return "a larger --batch-size, or more GPUs (torchrun)"
+    return "--compile, a larger --batch-size, or more GPUs (torchrun)"

@@ -91,6 +91,12 @@ SHOWN_FAILURES = 3
     show_default=True,
     help="Precision the encoder computes in; the frontend is always fp32.",
 )
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the encoder (torch.compile) for full batches of clips of full length; takes a minute.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Clips per batch.")
 @click.option(
     "--workers", type=click.IntRange(1), help="Decoding threads; the number of cores, at most 8, by default."

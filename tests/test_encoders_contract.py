@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from featcache.encoders import build_encoder, encoder_spec
 from featcache.encoders.base import whole_columns
 from featcache.errors import AudioError, InputError, MismatchError
+from featcache.extraction.runner import Runner
 from featcache.testing import check_encoder
 
 SECONDS = 0.6
@@ -95,6 +97,33 @@ def test_bfloat16_tokens_stay_within_a_bound_whatever_the_batch(
     for index, waveform in enumerate(waveforms):
         (alone,) = encode(encoder, [waveform], torch.bfloat16)
         assert (together[index] - alone).abs().max() <= BFLOAT16_BOUND * alone.abs().max()
+
+
+class Attention(TorchFunctionMode):
+    """Counts the calls of torch's own attention."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += func is torch.nn.functional.scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_reduced_weights_give_the_bits_of_autocast_by_torchs_own_attention(
+    name: str, small_encoder: Callable[..., Any]
+) -> None:
+    encoder = small_encoder(name, SECONDS)
+    layers, waveforms = (encoder.depth,), sounds(encoder, 2)
+    with Attention() as attention:
+        wanted = encode(encoder, waveforms, torch.bfloat16)
+    assert attention.calls >= (0 if name == "logmel" else encoder.depth)
+    runner = Runner(encoder, device=torch.device("cpu"), dtype="bf16", layers=layers)
+    found = runner.encode(torch.stack(runner.features(waveforms))).tokens[encoder.depth]
+    assert torch.equal(found.float(), torch.stack(wanted))
+    kinds = {parameter.dtype for parameter in encoder.parameters()}
+    assert kinds <= {torch.float32}  # the module that was given keeps its own
+    assert name == "logmel" or {own.dtype for own in runner._weights.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -1,5 +1,7 @@
 """Batches on their way through the encoder: whose shapes wait for whom, and what comes back of them."""
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,13 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from featcache.cache import TokenCache
+from featcache.cli.main import featcache
 from featcache.encoders.base import Encoded
 from featcache.errors import InputError
 from featcache.extraction import runner, transfer
 from featcache.extraction.batcher import MOST_WAITING, Batcher, ClipTokens
+from featcache.extraction.canaries import COMPUTED
 from featcache.extraction.extract import extract
 from featcache.extraction.runner import Runner
 from featcache.extraction.transfer import CudaTransfer, Transfer, mean_of_valid
@@ -185,3 +191,80 @@ def test_the_first_clips_are_looked_at_before_they_are_cast(
         with pytest.raises(InputError, match="layer 1: float16 would flatten 100% of the channels"):
             extract(make_manifest(count), out=tmp_path / f"{count}.zarr", encoder=OwnLength())
         assert len(TokenCache.open(tmp_path / f"{count}.zarr")) == 0
+
+
+class Scaled(OwnLength):
+    """With weights, for the compiler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Linear(3, 3)
+
+    def forward(self, features: Tensor, layers: Sequence[int]) -> Encoded:
+        return Encoded({1: self.scale(features.unflatten(1, (-1, 100)).mean(2))}, None)
+
+
+def test_only_batches_over_half_full_of_clips_of_full_length_go_to_the_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def compiled(forward: Callable[[Tensor], Any], *, dynamic: bool) -> Callable[[Tensor], Any]:
+        assert not dynamic
+
+        def noted(features: Tensor) -> Any:
+            shapes.append(tuple(features.shape))
+            return forward(features)
+
+        return noted
+
+    on_cpu = Runner(Scaled(), device=CPU, dtype="fp32", layers=(1,))
+    monkeypatch.setattr(torch, "compile", compiled)
+    on_cpu.compile(4)
+    assert shapes.pop() == (4, 10_000, 3)
+    for count, length, goes in ((4, 10_000, True), (3, 10_000, True), (2, 10_000, False), (4, 900, False)):
+        features = torch.randn(count, length, 3)
+        found, wanted = on_cpu.encode(features), on_cpu.encoder(features, (1,))
+        assert shapes == [(4, 10_000, 3)] * goes
+        torch.testing.assert_close(found.tokens[1], wanted.tokens[1], rtol=0, atol=1e-6)
+        shapes.clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            InductorError(InvalidCxxCompiler(), None),
+            r"cannot be compiled here \(.*No working C\+\+ compiler.*install a C\+\+ compiler.*--compile",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory"), r"no memory for a batch of 32 clips; .*--batch-size"),
+    ],
+)
+def test_what_cannot_be_compiled_is_one_line(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fails(features: Tensor) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda forward, dynamic: fails)
+    words = ["extract", str(make_manifest(2)), "--out", str(tmp_path / "c.zarr"), "--compile"]
+    result = CliRunner().invoke(featcache, words)
+    assert result.exit_code == 2
+    assert re.search(message, result.stderr.splitlines()[-1])
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.skipif(
+    "FEATCACHE_TEST_COMPILE" not in os.environ,
+    reason="compiling takes half a minute; FEATCACHE_TEST_COMPILE=1 does it where there is a compiler",
+)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_compiled_tokens_are_within_the_tolerance_of_canaries(
+    small_encoder: Callable[..., Any], dtype: str
+) -> None:
+    on_cpu = Runner(small_encoder("audiomae", 1.0), device=CPU, dtype=dtype, layers=(2,))
+    features = torch.stack(on_cpu.features([0.1 * torch.randn(16_000) for _ in range(4)]))
+    wanted = on_cpu.encode(features).tokens[2].float()
+    on_cpu.compile(4)
+    difference = (on_cpu.encode(features).tokens[2].float() - wanted).norm() / wanted.norm()
+    assert 0 <= difference < COMPUTED[on_cpu.dtype]

@@ -10,6 +10,7 @@
 - ``stages``: which stage bounded a run, and what would help
 - ``runner``: the encoder on its device
 - ``transfer``: waveforms to that device, and tokens back in the store's dtype
+- ``compiling``: the forward pass compiled for full batches
 - ``batcher``: clips of one shape, batch after batch
 - ``storing``: encoded clips to the writer of a cache
 - ``interrupts``: Ctrl-C that waits until a batch is stored

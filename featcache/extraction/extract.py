@@ -69,6 +69,7 @@ def extract(
     layers: str | Sequence[int] | None = None,
     device: str = "auto",
     dtype: str = "fp32",
+    compiled: bool = False,
     batch_size: int = 32,
     workers: int | None = None,
     threads: int | None = None,
@@ -106,6 +107,8 @@ def extract(
     Args:
         encoder_options: what the encoder takes beyond weights and length, such as ``{"num_heads": 4}``
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
+        compiled: have torch compile the encoder for full batches of clips of full length, which takes a
+            minute before the first; tokens may differ as between two devices
         clip_seconds: [s] length the encoder is built for; the authors' unless given
         shard_clips: clips per shard file, the most that a kill or a crash loses; about 192 MB unless given
         threads: of torch on the CPU until this returns; torch's number unless given. Decoding has ``workers``
@@ -209,6 +212,9 @@ def extract(
         return result
     if announce:
         announce(plan)
+    if compiled and todo:
+        with limited(threads):
+            runner.compile(batch_size)
     spans, started = Spans(keep=profile is not None), time.perf_counter()
     with (
         limited(threads),
@@ -222,7 +228,9 @@ def extract(
                 write_manifest(result.manifest, clips.clips)
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
-                add_run(result.cache, _run_record(result.manifest, manifest.title, runner, batch_size))
+                add_run(
+                    result.cache, _run_record(result.manifest, manifest.title, runner, batch_size, compiled)
+                )
         store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
@@ -307,7 +315,9 @@ def _name(encoder: str) -> str:
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
 
 
-def _run_record(manifest: Path, title: str, runner: Runner, batch_size: int) -> dict[str, Any]:
+def _run_record(
+    manifest: Path, title: str, runner: Runner, batch_size: int, compiled: bool
+) -> dict[str, Any]:
     """Where and with what this run computes: what a person looks for when canaries disagree."""
     return {
         "manifest": str(manifest.absolute()),
@@ -315,5 +325,6 @@ def _run_record(manifest: Path, title: str, runner: Runner, batch_size: int) -> 
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "device": device_name(runner.device),
         "batch_size": batch_size,
+        "compiled": compiled,
         "versions": versions(),
     }

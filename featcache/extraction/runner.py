@@ -5,16 +5,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from featcache.encoders.base import Encoded, Encoder, whole_columns
 from featcache.errors import InputError
+from featcache.extraction.compiling import CompiledForward
 from featcache.extraction.transfer import OnHost, transfer_of
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Runner:
-    """An encoder on its device, in its compute dtype. The frontend always runs in float32."""
+    """An encoder on its device, in its compute dtype. The frontend always runs in float32.
+
+    In a reduced dtype the weights of its linear layers and convolutions are cast once, and not in every
+    batch; the tokens have the same bits. The module that was given keeps its own.
+    """
 
     def __init__(self, encoder: Encoder, *, device: torch.device, dtype: str, layers: Sequence[int]) -> None:
         if dtype not in COMPUTE_DTYPES:
@@ -24,6 +30,8 @@ class Runner:
         self.encoder, self.device, self.dtype = encoder, device, COMPUTE_DTYPES[dtype]
         self.layers = tuple(layers)
         self.transfer = transfer_of(device)
+        self._weights = {} if self.dtype == torch.float32 else cast_weights(encoder, self.dtype)
+        self._compiled: CompiledForward | None = None
 
     @torch.inference_mode()
     def features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
@@ -40,7 +48,9 @@ class Runner:
             elif self.device.type == "cuda":
                 # By default cuDNN rounds the inputs of fp32 convolutions (patch embeddings) to TF32.
                 numerics.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            return self.encoder(features, self.layers)
+            if self._compiled is not None and self._compiled.takes(features):
+                return self._compiled(features)
+            return self._forward(features)
 
     @torch.inference_mode()
     def to_host(
@@ -48,3 +58,33 @@ class Runner:
     ) -> Callable[[], OnHost]:
         """Begin to bring a batch to the host, as `Transfer.down`."""
         return self.transfer.down(encoded, valid, dtype)
+
+    def compile(self, batch_size: int) -> None:
+        """Compile the encoder for batches of so many clips of full length; the first call takes a minute.
+
+        Raises:
+            InputError: that cannot be done here.
+        """
+        encoder = self.encoder
+        (longest,) = self.features([torch.zeros(round(encoder.clip_seconds * encoder.sample_rate))])
+        self._compiled = CompiledForward(self._forward, (batch_size, *longest.shape))
+        with self._compiled.explained():
+            self.encode(longest.expand(batch_size, *longest.shape).contiguous())
+
+    def _forward(self, features: Tensor) -> Encoded:
+        if self._weights and isinstance(self.encoder, nn.Module):
+            encoded: Encoded = functional_call(self.encoder, self._weights, (features, self.layers))
+            return encoded
+        return self.encoder(features, self.layers)
+
+
+def cast_weights(encoder: object, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Parameters of linear layers and convolutions in this dtype, by name: those that autocast would cast."""
+    if not isinstance(encoder, nn.Module):
+        return {}
+    return {
+        f"{name}.{key}" if name else key: own.detach().to(dtype)
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        for key, own in module.named_parameters(recurse=False)
+    }

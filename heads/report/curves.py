@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.heads.report.plots import COLOURS, MARKERS, blank
+from featcache.heads.report.plots import COLOURS, MARKERS, blank, short_name
 from featcache.heads.report.summary import Cell
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def draw_frequency(clouds: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> "
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             aside = 1.03 ** (number - (len(own) - 1) / 2)  # points of one class would hide each other
             alike = len(set(precision)) < 2
-            label = name if alike else f"{name} (ρ {spearmanr(counts, precision)[0]:.2f})"
+            shown = short_name(name)
+            label = shown if alike else f"{shown} (ρ {spearmanr(counts, precision)[0]:.2f})"
             axes.plot(
                 aside * counts, 100 * precision, marker, color=colour, markersize=5, alpha=0.6,
                 markeredgewidth=0, label=label,
@@ -174,5 +175,5 @@ def _curve(axes: "Axes", name: str, number: int, points: Points) -> None:
     places = [place for place, _ in points]
     mean = 100 * np.array([cell.mean for _, cell in points])
     sd = 100 * np.array([cell.sd or 0.0 for _, cell in points])
-    axes.plot(places, mean, color=colour, marker=marker, linewidth=2, label=name, zorder=3)
+    axes.plot(places, mean, color=colour, marker=marker, linewidth=2, label=short_name(name), zorder=3)
     axes.fill_between(places, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)

@@ -79,8 +79,17 @@ def draw_ranks(ranks: Ranking) -> "Figure":
 
 def _short(names: Sequence[str]) -> list[str]:
     """Names without the folders of users' files, unless two would be the same."""
-    short = [re.sub(r"^.*/(?=[^/]+\.py:)", "", name) for name in names]
+    short = [short_name(name) for name in names]
     return short if len(set(short)) == len(names) else list(names)
+
+
+def short_name(name: str) -> str:
+    """A name without the folder of a user's file.
+
+    >>> short_name("beats /home/me/my_head.py:MyHead@12")
+    'beats my_head.py:MyHead@12'
+    """
+    return re.sub(r"((?<!\S)/.*/|\S*/)(?=[^/\s]+\.py:)", "", name)
 
 
 def _aside(ranks: Ranking, row: int) -> Any:

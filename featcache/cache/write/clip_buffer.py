@@ -42,8 +42,9 @@ class ClipBuffer:
         self.rows: dict[str, Bytes] = {
             name: array.view(torch.uint8).numpy().reshape(-1) for name, array in self._arrays.items()
         }
-        self._variance = np.zeros((len(layout.layers), layout.dim), dtype=np.float32)
-        self._largest = np.zeros((len(layout.layers), layout.dim), dtype=np.float32)
+        self._places = {layer: self._place(layer) for layer in layout.layers}
+        self._native: dict[int, native.StorePass] = {}  # made when first needed: it may have to be compiled
+        self._valid, self._key = self.rows["valid"].view(np.int32), self.rows["clip_key"].data
         self.channels: Mapping[int, Tensor] = {}
         self.id, self.key, self.valid = "", b"", 0
 
@@ -53,13 +54,13 @@ class ClipBuffer:
         Raises:
             InputError: a token is not finite or beyond the range of the storage dtype.
         """
-        for place, layer in enumerate(self._layout.layers):
+        for layer, out in self._places.items():
             if clip.cls is not None:
                 self._arrays[f"cls/{layer}"][0].copy_(clip.cls[layer])
             if clip.mean is not None:
-                self._arrays[f"mean/{layer}"][0].copy_(clip.mean[layer])
-            self._put_tokens(clip, place, layer)
-        self._arrays["valid"][0] = self.valid = clip.valid
+                out.mean.copy_(clip.mean[layer])
+            self._put_tokens(clip, layer, out)
+        self._valid[0] = self.valid = clip.valid
         self._take_name(clip.id, clip.key)
 
     def put_stored(
@@ -72,40 +73,48 @@ class ClipBuffer:
         """
         for name, row in self.rows.items():
             np.copyto(row, rows[name])
-        self.valid = int(self._arrays["valid"][0])
-        if self._layout.channels:
-            for place, layer in enumerate(self._layout.layers):
-                heard, mean = tokens[layer][: self.valid], self._arrays[f"mean/{layer}"][0]
-                plain.note_spread(self._variance[place], self._largest[place], heard, mean)
+        self.valid = int(self._valid[0])
+        for layer, out in self._places.items():
+            plain.note_spread(out, tokens[layer][: self.valid])
         self._take_name(clip_id, key)
 
     def spread(self, layer: int) -> tuple[Array, Array, Array]:
         """Mean, variance within the clip, and largest magnitude of a layer's channels: (D,) each."""
-        place = self._layout.layers.index(layer)
-        return self._arrays[f"mean/{layer}"][0].numpy(), self._variance[place], self._largest[place]
+        out = self._places[layer]
+        assert out.variance is not None  # asked of caches with statistics alone
+        assert out.largest is not None
+        return out.mean.numpy(), out.variance, out.largest
+
+    def _place(self, layer: int) -> plain.StoredLayer:
+        scale, D = self._arrays.get(f"scale/{layer}"), self._layout.dim
+        statistics = [np.zeros(D, dtype=np.float32) if self._layout.channels else None for _ in range(2)]
+        return plain.StoredLayer(
+            self._arrays[f"tokens/{layer}"][0],
+            None if scale is None else scale[0],
+            self._arrays[f"mean/{layer}"][0],
+            *statistics,
+        )
 
     def _take_name(self, clip_id: str, key: bytes) -> None:
         self.id, self.key = clip_id, key
-        self.rows["clip_key"][:] = np.frombuffer(key, dtype=np.uint8)
+        self._key[:] = key
 
-    def _put_tokens(self, clip: GivenClip, place: int, layer: int) -> None:
+    def _put_tokens(self, clip: GivenClip, layer: int, out: plain.StoredLayer) -> None:
         tokens = clip.tokens[layer].detach()
         tokens = tokens if tokens.stride(1) == 1 else tokens.contiguous()
-        dtype, n = self._layout.store, len(tokens)
-        row, scale = self._arrays[f"tokens/{layer}"][0], self._arrays.get(f"scale/{layer}")
-        out = plain.StoredLayer(
-            row=row,
-            scale=None if scale is None else scale[0],
-            mean=self._arrays[f"mean/{layer}"][0],
-            variance=self._variance[place] if self._layout.channels else None,
-            largest=self._largest[place] if self._layout.channels else None,
-        )
-        self.rows[f"tokens/{layer}"].reshape(len(row), -1)[n:] = 0
-        if scale is not None:
-            scale[0, n:] = 0
-        form = native if native.serves(tokens) else plain
+        if len(tokens) < len(out.row):
+            self.rows[f"tokens/{layer}"].reshape(len(out.row), -1)[len(tokens) :] = 0
+            if out.scale is not None:
+                out.scale[len(tokens) :] = 0
+        dtype, channels = self._layout.store, self.channels.get(layer)
         given = clip.mean is not None
-        if not form.store(out, tokens, clip.valid, dtype, self.channels.get(layer), given):
+        if native.serves(tokens):
+            if layer not in self._native:
+                self._native[layer] = native.StorePass(out, dtype)
+            finite = self._native[layer](tokens, clip.valid, channels, given)
+        else:
+            finite = plain.store(out, tokens, clip.valid, dtype, channels, given)
+        if not finite:
             raise _unstorable(clip.id, layer, _largest(tokens), dtype.name)
 
 

@@ -42,24 +42,41 @@ def serves(tokens: Tensor) -> bool:
     return tokens.dtype in SOURCES and tokens.shape[1] > 1 and library() is not None
 
 
+class StorePass:
+    """`plain.store` into one place, in C and without Python's lock; what never changes is set once.
+
+    Args:
+        out: where tokens of ``dtype`` go; it must stay where it is
+    """
+
+    def __init__(self, out: StoredLayer, dtype: StoreDtype) -> None:
+        code = library()
+        assert code is not None  # serves() said so
+        self._run, self._out = code.featcache_clip, out
+        D = len(out.mean)
+        self._work = torch.empty(3, D + 8)
+        self._clip = _Clip(
+            D=D, store=STORED.index(dtype.name), row=out.row.data_ptr(), mean=out.mean.data_ptr(),
+            row_bytes=out.row.stride(0) * out.row.itemsize, work=self._work.data_ptr(),
+        )  # fmt: skip
+        if out.scale is not None:
+            self._clip.scale = out.scale.data_ptr()
+        if out.variance is not None and out.largest is not None:
+            self._clip.variance, self._clip.largest = out.variance.ctypes.data, out.largest.ctypes.data
+        self._pointer = ctypes.byref(self._clip)
+
+    def __call__(self, tokens: Tensor, valid: int, channels: Tensor | None, given: bool) -> bool:
+        """As `plain.store`, of tokens whose values lie side by side."""
+        clip = self._clip
+        clip.tokens, clip.source = tokens.data_ptr(), SOURCES.index(tokens.dtype)
+        clip.stride, clip.n = tokens.stride(0) * tokens.itemsize, len(tokens)
+        clip.valid, clip.given = valid, given
+        clip.channels = None if channels is None else channels.data_ptr()
+        return bool(self._run(self._pointer))
+
+
 def store(
     out: StoredLayer, tokens: Tensor, valid: int, dtype: StoreDtype, channels: Tensor | None, given: bool
 ) -> bool:
-    """As `plain.store`, of tokens whose values lie side by side; C runs without Python's lock."""
-    code = library()
-    assert code is not None  # serves() said so
-    D = tokens.shape[1]
-    work = torch.empty(3, D + 8)
-    clip = _Clip(
-        tokens=tokens.data_ptr(), source=SOURCES.index(tokens.dtype), n=len(tokens), D=D, valid=valid,
-        stride=tokens.stride(0) * tokens.itemsize, store=STORED.index(dtype.name), row=out.row.data_ptr(),
-        row_bytes=out.row.stride(0) * out.row.itemsize, mean=out.mean.data_ptr(), given=given,
-        work=work.data_ptr(),
-    )  # fmt: skip
-    if channels is not None:
-        clip.channels = channels.data_ptr()
-    if out.scale is not None:
-        clip.scale = out.scale.data_ptr()
-    if out.variance is not None and out.largest is not None:
-        clip.variance, clip.largest = out.variance.ctypes.data, out.largest.ctypes.data
-    return bool(code.featcache_clip(ctypes.byref(clip)))
+    """As `plain.store`, once."""
+    return StorePass(out, dtype)(tokens, valid, channels, given)

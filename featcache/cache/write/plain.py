@@ -60,8 +60,7 @@ def store(
         finite = _is_finite(out.row[:n])  # infinite where a value is beyond the range
     if not given:
         out.mean.copy_(mean_token(tokens[:valid]))
-    if out.variance is not None and out.largest is not None:
-        note_spread(out.variance, out.largest, tokens[:valid], out.mean)
+    note_spread(out, tokens[:valid])
     return finite
 
 
@@ -72,15 +71,17 @@ def mean_token(tokens: Tensor) -> Tensor:
         return torch.from_numpy(np.sum(sums, axis=0) / np.float32(max(len(tokens), 1)))
 
 
-def note_spread(variance: Array, largest: Array, tokens: Tensor, mean: Tensor) -> None:
-    """Variance and largest magnitude of the channels of tokens (n, D): into (D,) each."""
-    if not len(tokens):
-        variance[:] = largest[:] = 0
+def note_spread(out: StoredLayer, tokens: Tensor) -> None:
+    """Variance and largest magnitude of the channels of valid tokens (n, D), where they are wanted."""
+    if out.variance is None or out.largest is None:
         return
-    largest[:] = largest_magnitudes(tokens)
+    if not len(tokens):
+        out.variance[:] = out.largest[:] = 0
+        return
+    out.largest[:] = largest_magnitudes(tokens)
     with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float32
-        some = _widened(tokens[::SOME]) - mean.numpy()
-        np.divide(np.square(some).sum(axis=0), np.float32(len(some)), out=variance)
+        some = _widened(tokens[::SOME]) - out.mean.numpy()
+        np.divide(np.square(some).sum(axis=0), np.float32(len(some)), out=out.variance)
 
 
 def largest_magnitudes(tokens: Tensor) -> Array:

@@ -92,11 +92,15 @@ INLINE int32_t largest_bits(const float *x, int64_t D) {
     return top;
 }
 
+INLINE void divide(float *restrict out, const float *restrict x, const float *restrict by, int64_t D) {
+    for (int64_t d = 0; d < D; d++) out[d] = x[d] / by[d];
+}
+
 // To integers of -steps..steps and one scale; whether the scale is finite. `work` has D + 8 values.
 INLINE int to_integers(const Clip *clip, const float *x, int64_t t, char *out, float *work) {
     int64_t D = clip->D;
     if (clip->channels) {
-        for (int64_t d = 0; d < D; d++) work[d] = x[d] / clip->channels[d];
+        divide(work, x, clip->channels, D);
         x = work;
     }
     union { int32_t bits; float value; } top = {largest_bits(x, D)};
@@ -141,17 +145,19 @@ INLINE void note_largest(int32_t *restrict largest, const float *restrict x, int
     }
 }
 
+INLINE void add_squares(float *restrict sum, const float *restrict x, const float *restrict mean, int64_t D) {
+    for (int64_t d = 0; d < D; d++) {
+        float away = x[d] - mean[d];
+        sum[d] += away * away;
+    }
+}
+
 // The mean square distance of every eighth token from the mean.
 INLINE void note_variance(const Clip *clip, float *work) {
     int64_t D = clip->D, count = 0;
     memset(clip->variance, 0, D * sizeof(float));
-    for (int64_t t = 0; t < clip->valid; t += SOME, count++) {
-        const float *x = widened(clip, t, work);
-        for (int64_t d = 0; d < D; d++) {
-            float away = x[d] - clip->mean[d];
-            clip->variance[d] += away * away;
-        }
-    }
+    for (int64_t t = 0; t < clip->valid; t += SOME, count++)
+        add_squares(clip->variance, widened(clip, t, work), clip->mean, D);
     if (count)
         for (int64_t d = 0; d < D; d++) clip->variance[d] /= (float)count;
 }
