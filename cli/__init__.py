@@ -7,6 +7,7 @@
 - ``advice``: which option would make an extraction faster
 - ``plan``: what an extraction will cost, in words
 - ``submit``: an extraction as jobs of a cluster
+- ``ranks``: an extraction as one process for each GPU of this machine
 - ``options``: options that several commands share
 - ``units``: numbers with their units
 - ``live``: the table of trials while they train

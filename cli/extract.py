@@ -1,12 +1,13 @@
 """``featcache extract``: audio files to a token cache."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featcache.cli.advice import advice
-from featcache.cli.options import Place, encoder_options, slurm_options
+from featcache.cli.options import Gpus, Place, encoder_options, slurm_options
 from featcache.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ SHOWN_FAILURES = 3
 )
 @click.option("--launcher", type=click.Choice(["slurm"]), help="Queue the work as jobs (submitit), and end.")
 @click.option(
-    "--gpus", type=click.IntRange(1), default=1, show_default=True, help="With --launcher: jobs of one each."
+    "--gpus", type=Gpus(), help="A process for each of so many GPUs here; with --launcher, a job for each."
 )
 @click.option("--partition", help="With --launcher: of SLURM.")
 @slurm_options
@@ -170,7 +171,7 @@ def extract(
     path_column: str | None,
     label_column: str | None,
     launcher: str | None,
-    gpus: int,
+    gpus: str | None,
     partition: str | None,
     slurm_options: dict[str, str],
     **options: Any,
@@ -187,17 +188,20 @@ def extract(
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr --plan
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
-    torchrun --nproc-per-node 8 -m featcache.cli extract clips.csv --out caches/logmel.zarr
+    featcache extract clips.csv --encoder eat --out caches/eat.zarr --dtype bf16 --gpus all
     """  # fmt: skip
     if launcher:
         from featcache.cli.submit import submit_extraction
 
         submit_extraction(click.get_current_context())
         return
-    if gpus > 1 or partition or slurm_options:
-        raise InputError(
-            "--gpus, --partition and --slurm are for jobs; give --launcher slurm, or use torchrun"
-        )
+    if partition or slurm_options:
+        raise InputError("--partition and --slurm are for jobs; give --launcher slurm")
+    if gpus:
+        from featcache.cli.ranks import extract_on_gpus
+
+        _finish(extract_on_gpus(click.get_current_context()), as_json, False, skip_failed)
+        return
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
     from featcache.manifest import read_manifest
@@ -213,7 +217,7 @@ def extract(
         click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
-    announce = None if as_json else _announce
+    announce = partial(_announce, err=as_json)
     done = run(clips, skip_failed=skip_failed, progress=True, announce=announce, **options)
     if options["plan_only"]:
         _report_plan(done, as_json)
@@ -222,7 +226,12 @@ def extract(
         _keep_events(clips, done, prepared)
     elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
-    _report_json(done) if as_json else _report(done, bool(options["profile"]))
+    _finish(done, as_json, bool(options["profile"]), skip_failed)
+
+
+def _finish(done: "Extraction", as_json: bool, profiled: bool, skip_failed: bool) -> None:
+    """Say what was done, and leave with 2 where clips failed."""
+    _report_json(done) if as_json else _report(done, profiled)
     if done.failed and not skip_failed:
         raise click.exceptions.Exit(2)
 
@@ -254,10 +263,10 @@ def _keep_events(clips: "Manifest", done: "Extraction", prepared: "Prepared | No
     write_events_beside(done.manifest, events)
 
 
-def _announce(plan: "Plan") -> None:
+def _announce(plan: "Plan", err: bool) -> None:
     from featcache.cli.plan import line
 
-    click.echo(line(plan))
+    click.echo(line(plan), err=err)
 
 
 def _report_plan(done: "Extraction", as_json: bool) -> None:

@@ -16,6 +16,17 @@ class Place(click.ParamType[str | Path]):
         return value if "://" in str(value) or str(value).startswith("hf-hub:") else Path(value)
 
 
+class Gpus(click.ParamType[str]):
+    """A number of GPUs, from 1, or all."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "all" and not (str(value).isdecimal() and int(value) > 0):
+            self.fail(f"{value!r} is neither a number of GPUs nor all", param, ctx)
+        return str(value)
+
+
 _HELP = (
     "What this encoder takes beyond weights and length ('featcache encoders NAME' lists it); repeatable. "
     "trust_remote_code=true of hf: models runs Python code from their repository with all your rights."

@@ -87,6 +87,8 @@ def submit_extraction(context: click.Context) -> None:
     given = context.params
     if given["writer"] is not None or given["plan_only"]:
         raise InputError("--launcher gives each job its --writer; leave that out, and --plan alone first")
+    if given["gpus"] == "all":
+        raise InputError("--launcher needs to know how many jobs to queue; give --gpus a number")
     workers = given["workers"] or WORKERS
     options = {
         "name": "featcache", "gpus_per_node": 1, "tasks_per_node": 1, "cpus_per_task": workers + 1,
@@ -95,7 +97,7 @@ def submit_extraction(context: click.Context) -> None:
     }  # fmt: skip
     out = str(given["out"])
     folder = Path("featcache-jobs" if "://" in out else f"{out}.jobs")
-    ids = submit(again(context, LAUNCHING), given["gpus"], folder, options, given["launcher"])
+    ids = submit(again(context, LAUNCHING), int(given["gpus"] or 1), folder, options, given["launcher"])
     click.echo(
         f"{len(ids)} writers are queued as jobs {ids[0]} to {ids[-1]}; what they say comes to {folder}"
     )

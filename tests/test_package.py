@@ -118,7 +118,7 @@ def test_every_dependency_is_imported_somewhere() -> None:
         ["-m", "featcache.cli", "--version"],
         ["-m", "featcache.cli", "probe", "--help"],
         ["-c", "import featcache.heads as h; print(h.__file__)"],
-        ["-c", "import featcache; print(featcache.probe.__module__, featcache.TokenCache)"],
+        ["-c", "import featcache; print(featcache.read_results.__module__, featcache.TokenCache)"],
     ],
 )
 def test_the_checkout_can_be_used_where_it_is(words: list[str]) -> None:

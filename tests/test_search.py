@@ -72,27 +72,32 @@ def test_a_given_learning_rate_is_not_searched(make_tokens: Make, tmp_path: Path
     assert len({line["weight_decay"] for line in listed}) == 8
 
 
-@pytest.mark.parametrize("killed_after", [1, 8, 16])
 def test_a_search_cut_off_anywhere_goes_on_to_the_same_numbers(
-    killed_after: int, make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_tokens()
     whole = probe(*made, heads=HEADS, out=tmp_path / "whole", **SEARCH)
     monkeypatch.setattr(Saver, "save", _save_always)
-    ended = 0
+    for killed_after in (1, 8, 16):
+        out, ended = tmp_path / f"cut{killed_after}", [0]
 
-    def watch(epoch: int, epochs: int, outcomes: Sequence[Outcome]) -> None:
-        nonlocal ended
-        ended += 1
-        if ended == killed_after:
-            raise KeyboardInterrupt
+        def watch(
+            epoch: int,
+            epochs: int,
+            outcomes: Sequence[Outcome],
+            ended: list[int] = ended,
+            last: int = killed_after,
+        ) -> None:
+            ended[0] += 1
+            if ended[0] == last:
+                raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="the same command goes on"):
-        probe(*made, heads=HEADS, out=tmp_path / "cut", watch=watch, **SEARCH)
-    again = probe(*made, heads=HEADS, out=tmp_path / "cut", **SEARCH)
-    assert numbers(again) == numbers(whole)
-    assert trials(tmp_path / "cut") == trials(tmp_path / "whole")
-    assert not list((tmp_path / "cut" / "state").iterdir())
+        with pytest.raises(Interrupted, match="the same command goes on"):
+            probe(*made, heads=HEADS, out=out, watch=watch, **SEARCH)
+        again = probe(*made, heads=HEADS, out=out, **SEARCH)
+        assert numbers(again) == numbers(whole)
+        assert trials(out) == trials(tmp_path / "whole")
+        assert not list((out / "state").iterdir())
 
 
 def _save_always(self: Saver) -> None:

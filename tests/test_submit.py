@@ -111,10 +111,11 @@ def test_every_option_reaches_the_jobs_and_bad_ones_are_refused(make_manifest: M
     found = submit.again(context, submit.LAUNCHING)
     expected = command.make_context("extract", found[1:]).params
     assert found[0] == "extract"
-    assert expected == {**context.params, "gpus": 1}
+    assert expected == {**context.params, "gpus": None}
     manifest = make_manifest(2)
     for bad, said in (
-        (["--gpus", 2], "give --launcher slurm"),
+        (["--partition", "long"], "give --launcher slurm"),
+        (["--launcher", "slurm", "--gpus", "all"], "how many jobs to queue"),
         (["--launcher", "slurm", "--writer", "0/2"], "leave that out"),
         (["--launcher", "slurm"], "nothing was queued on slurm"),
     ):

@@ -133,7 +133,7 @@ def extract(
             own, so that a codec that hangs or dies does not take the run with it
         profile: a file for a trace of all stages, as chrome://tracing and ui.perfetto.dev show it
         plan_only: find out what the run would cost (``plan`` of the result), and encode nothing
-        announce: is given the plan before the first clip is encoded
+        announce: is given the plan before the first clip is encoded, by the first of several writers
         rehash: read every file to see which audio it holds, whatever is remembered of it from earlier runs
 
     Raises:
@@ -210,7 +210,7 @@ def extract(
     if plan_only:
         result.complete = False
         return result
-    if announce:
+    if announce and share.rank == 0:
         announce(plan)
     if compiled and todo:
         with limited(threads):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from featcache.cache import CacheLayout, CacheWriter
+from featcache.cache.write import native
 
 LAYOUT = CacheLayout(
     fingerprint={"encoder": "fake"},
@@ -32,6 +33,7 @@ CHANGES = ("write", "fsync", "rename", "replace", "link", "mkdir", "ftruncate", 
 
 def main() -> None:
     torch.set_num_threads(1)
+    native.library()  # compiled before any change is counted
     for line in sys.stdin:
         path, clips, die_at = line.split()
         counter = memoryview(mmap.mmap(-1, 8)).cast("q")  # shared with the child

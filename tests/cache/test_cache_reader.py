@@ -43,11 +43,41 @@ def test_large_batches_are_shared_between_threads(
 ) -> None:
     from featcache.cache.read import access
 
-    monkeypatch.setattr(access, "_COPY_MIN_BYTES", 0)
-    cache = make_cache(10, dtype="float32")
+    monkeypatch.setattr(access, "_SHARED", 0)
+    monkeypatch.setattr(access, "numbers_of_threads", lambda: (1, 2, 4))
+    cache = make_cache(10, dtype="float32", reader="map")
     rows = list(range(10)) * 50
     expected = torch.stack([clips.tokens(row) for row in rows])
-    assert torch.equal(cache.gather(rows), expected)
+    for _ in range(13):  # each number of threads four times, and the one that stays
+        assert torch.equal(cache.gather(rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({1: 1.0, 2: 0.6, 4: 0.5}, 4),
+        ({1: 1.0, 2: 0.97, 4: 0.96}, 1),  # not worth the threads
+        ({1: 1.0, 2: 0.7, 4: 0.9}, 2),
+        ({1: 1.0, 2: 1.4, 4: 2.0}, 1),
+    ],
+)
+def test_the_number_of_threads_that_copies_fastest_stays(seconds: dict[int, float], chosen: int) -> None:
+    from featcache.cache.read.fastest import Fastest
+
+    now, done = [0.0], []
+    fastest = Fastest((1, 2, 4), clock=lambda: now[0])
+
+    def work(threads: int) -> None:
+        first, amount = threads not in done, 1 + len(done) % 3
+        done.append(threads)
+        slow = 9.0 if first or (threads, done.count(threads)) == (chosen, 3) else 1.0  # once disturbed
+        now[0] += amount * slow * seconds[threads]
+
+    for turn in range(20):
+        fastest.run(work, 1 + turn % 3)
+    assert fastest.chosen == chosen
+    assert done[12:] == [chosen] * 8
+    assert sorted(done[:12]) == [1] * 4 + [2] * 4 + [4] * 4
 
 
 def test_gather_fills_the_callers_buffer(make_cache: MakeCache) -> None:

@@ -9,4 +9,5 @@
 - ``whole``: whether a shard's files are as long as they were written, and small arrays what they were
 - ``join``: a manifest's clips found in a cache
 - ``threads``: threads that share a loop
+- ``fastest``: how many of them, found out while reading
 """

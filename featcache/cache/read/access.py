@@ -11,6 +11,7 @@ from featcache.cache.format.codecs import Bytes, codec_named
 from featcache.cache.format.layout import ArraySpec
 from featcache.cache.format.shard_index import REPAIR
 from featcache.cache.read.columns import ClipIndex, Place
+from featcache.cache.read.fastest import Fastest, numbers_of_threads
 from featcache.cache.read.shard_files import ShardFile, ShardFiles
 from featcache.cache.read.threads import Threads
 from featcache.cache.read.whole import unreadable
@@ -18,8 +19,7 @@ from featcache.errors import CacheError
 
 PREAD_THREADS = 8
 
-_COPY_THREADS = 2
-_COPY_MIN_BYTES = 8 * 2**20  # below this a second copying thread costs more than it brings
+_SHARED = 2**20  # [bytes] a read of less is not worth a second thread anywhere
 _PROBES = 4
 
 
@@ -37,11 +37,17 @@ class Access(Protocol):
 
 
 class MapAccess:
-    """Copies from mapped files, having asked the kernel for what its page cache lacks."""
+    """Copies from mapped files, having asked the kernel for what its page cache lacks.
+
+    How many threads copy is found out while reading, for reads of each size: where one core moves all that
+    the memory can, a second one only costs; elsewhere two are half as fast again.
+    """
 
     def __init__(self, files: ShardFiles, clips: ClipIndex) -> None:
         self._files, self._clips = files, clips
-        self._threads = Threads(_COPY_THREADS)
+        self._counts = numbers_of_threads()
+        self._threads = Threads(self._counts[-1])
+        self._fastest: dict[tuple[int, str | None], Fastest] = {}
         self._ahead = Threads(1)
 
     def read(self, spec: ArraySpec, rows: Sequence[int], out: Bytes) -> None:
@@ -53,17 +59,24 @@ class MapAccess:
 
     def _read_part(self, spec: ArraySpec, places: list[Place], out: Bytes) -> None:
         files = [self._files.get(spec, shard) for shard, _ in places]
-        _advise_if_cold(files, places)
+        cold = _advise_if_cold(files, places)
         decode = decoder(spec)
 
         def copy(i: int) -> None:
             decode(_chunk(files[i], places[i][1]), out[i])
 
-        if out.nbytes >= _COPY_MIN_BYTES or spec.codec is not None:
-            self._threads.share(copy, len(places))
+        def share(threads: int) -> None:
+            self._threads.share(copy, len(places), threads)
+
+        if out.nbytes < _SHARED and spec.codec is None:
+            share(1)
+        elif cold:  # the disk decides, and nothing is learned
+            share(min(2, self._counts[-1]))
         else:
-            for i in range(len(places)):
-                copy(i)
+            size = out.nbytes.bit_length(), spec.codec
+            if size not in self._fastest:
+                self._fastest[size] = Fastest(self._counts)
+            self._fastest[size].run(share, out.nbytes)
 
     def view(self, spec: ArraySpec, row: int) -> Bytes:
         """As in `Access`."""
@@ -170,14 +183,17 @@ def _decoded(spec: ArraySpec, chunk: Bytes) -> Bytes:
     return out
 
 
-def _advise_if_cold(files: list[ShardFile], places: list[Place]) -> None:
+def _advise_if_cold(files: list[ShardFile], places: list[Place]) -> bool:
+    """Ask the kernel for clips that are not in memory; whether there were some."""
     # A page fault reads what the kernel guesses, one fault after the other; all exact ranges at
     # once are several times faster. Asking for a clip that is already in memory costs a fifth of
     # copying it, so a few clips are tried first.
     step = max(1, len(places) // _PROBES)
-    if any(_is_cold(files[i], places[i][1]) for i in range(0, len(places), step)):
-        for file, (_, slot) in zip(files, places, strict=True):
-            _willneed(file, slot)
+    if not any(_is_cold(files[i], places[i][1]) for i in range(0, len(places), step)):
+        return False
+    for file, (_, slot) in zip(files, places, strict=True):
+        _willneed(file, slot)
+    return True
 
 
 def _is_cold(file: ShardFile, slot: int) -> bool:

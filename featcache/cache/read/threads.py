@@ -14,9 +14,13 @@ class Threads:
         self._executor: ThreadPoolExecutor | None = None
         self._pid = -1
 
-    def share(self, function: Callable[[int], None], number: int) -> None:
-        """Call ``function`` with 0..number-1; the caller's thread takes its part."""
-        threads = min(self._count, number)
+    def share(self, function: Callable[[int], None], number: int, threads: int | None = None) -> None:
+        """Call ``function`` with 0..number-1; the caller's thread takes its part.
+
+        Args:
+            threads: of them, fewer than there are if given
+        """
+        threads = min(threads or self._count, self._count, number)
 
         def part(first: int) -> None:
             for i in range(first, number, threads):
