@@ -22,7 +22,7 @@ from featcache.cache.read.columns import read_scale
 from featcache.cache.write.plain import largest_magnitudes
 from featcache.errors import InputError
 
-_SOME = 4  # every fourth token is enough to see which channels are lost
+_TOKENS = 512  # spread over the sample: enough to see which channels are lost
 _OTHERS = ("int8", "float16", "bfloat16", "float32")  # by bytes
 
 
@@ -66,7 +66,8 @@ def check_dtype(layout: CacheLayout, sample: Mapping[int, Sequence[Tensor]]) -> 
         InputError: more than one channel in a hundred is; the message names a dtype that keeps them.
     """
     for layer, clips in sample.items():
-        tokens = torch.cat([clip[::_SOME].float() for clip in clips])
+        step = max(1, sum(map(len, clips)) // _TOKENS)
+        tokens = torch.cat([clip[::step].float() for clip in clips])
         if layout.dtype == "float32" or not len(tokens) or not tokens.isfinite().all():
             continue  # what is not finite is refused clip by clip
         scale = torch.from_numpy(channel_scale(_largest(clips, layout.dim)))
