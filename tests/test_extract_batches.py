@@ -12,7 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
-from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from featcache.cache import TokenCache
 from featcache.cli.main import featcache
@@ -230,28 +229,28 @@ def test_only_batches_over_half_full_of_clips_of_full_length_go_to_the_compiler(
         shapes.clear()
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (
-            InductorError(InvalidCxxCompiler(), None),
-            r"cannot be compiled here \(.*No working C\+\+ compiler.*install a C\+\+ compiler.*--compile",
-        ),
-        (torch.OutOfMemoryError("CUDA out of memory"), r"no memory for a batch of 32 clips; .*--batch-size"),
-    ],
-)
 def test_what_cannot_be_compiled_is_one_line(
-    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(features: Tensor) -> Any:
-        raise error
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler  # it takes seconds
 
-    monkeypatch.setattr(torch, "compile", lambda forward, dynamic: fails)
-    words = ["extract", str(make_manifest(2)), "--out", str(tmp_path / "c.zarr"), "--compile"]
-    result = CliRunner().invoke(featcache, words)
-    assert result.exit_code == 2
-    assert re.search(message, result.stderr.splitlines()[-1])
-    assert not (tmp_path / "c.zarr").exists()
+    no_compiler = (
+        r"cannot be compiled here \(.*No working C\+\+ compiler.*install a C\+\+ compiler.*--compile"
+    )
+    for error, message in (
+        (InductorError(InvalidCxxCompiler(), None), no_compiler),
+        (torch.OutOfMemoryError("CUDA out of memory"), "no memory for a batch of 32 clips; .*--batch-size"),
+    ):
+
+        def fails(features: Tensor, error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(torch, "compile", lambda forward, dynamic, fails=fails: fails)
+        words = ["extract", str(make_manifest(2)), "--out", str(tmp_path / "c.zarr"), "--compile"]
+        result = CliRunner().invoke(featcache, words)
+        assert result.exit_code == 2
+        assert re.search(message, result.stderr.splitlines()[-1])
+        assert not (tmp_path / "c.zarr").exists()
 
 
 @pytest.mark.skipif(

@@ -90,10 +90,11 @@ def test_a_job_that_fails_says_so_and_one_with_bad_clips_does_not(
 
 def test_a_preempted_job_stops_its_writer_in_order_and_is_queued_as_it_was() -> None:
     job = submit.WriterJob(["extract"], 1, 2)
-    script = (
-        "import signal, sys; signal.signal(15, lambda *_: sys.exit(130)); print(flush=True); signal.pause()"
-    )
-    process = job._process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    # Not pause(): a signal that comes just before it would be waited for ever.
+    lines = ("import signal, sys, time", "signal.signal(15, lambda *_: sys.exit(130))",
+             "print(flush=True)", "while True: time.sleep(0.02)")  # fmt: skip
+    command = [sys.executable, "-c", "\n".join(lines)]
+    process = job._process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     again = job.checkpoint()

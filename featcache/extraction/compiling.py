@@ -46,11 +46,11 @@ class CompiledForward:
         Raises:
             InputError: there is no compiler, the encoder is not for it, or the batch is too large.
         """
-        from torch._dynamo.exc import TorchDynamoException
-
         try:
             yield
         except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # it takes a second
+
             if out_of_memory(error):
                 raise InputError(
                     f"the device has no memory for a batch of {self._shape[0]} clips; take fewer",
