@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; before torch loads. Tests of threads ask for theirs
@@ -18,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; before torch loads. Test
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -26,10 +26,16 @@ WARM = Path(__file__).with_name("warm.py")
 
 
 @pytest.fixture(scope="session")
-def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for compiled C that the homes of all tests share, and all processes of a run."""
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def compiled_code(of_all_workers: Path) -> Path:
+    """A folder for compiled C that the homes of all tests share."""
+    folder = of_all_workers / "compiled"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
@@ -56,31 +62,35 @@ def link_all(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm_server() -> Iterator[Path]:
-    """The folder with the socket of a process that has loaded torch and forks; see warm.py."""
-    with TemporaryDirectory() as name:  # the path of a socket must be short
-        folder = Path(name)
-        server = subprocess.Popen([sys.executable, WARM, "serve", folder / "socket"])
-        try:
-            while not (folder / "socket").exists():
-                assert server.poll() is None
-                time.sleep(0.02)
-            yield folder
-        finally:
-            server.kill()
-            server.wait()
+def warm_server(of_all_workers: Path) -> Path:
+    """The folder with the socket of a process that has loaded torch and forks, one for all; see warm.py."""
+    note = of_all_workers / "warm"
+    with FileLock(of_all_workers / "warm.lock"):
+        if not note.exists():
+            folder = Path(mkdtemp(prefix="warm"))  # the path of a socket must be short
+            owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            words = [sys.executable, str(WARM), "serve", str(folder / "socket"), str(owner)]
+            os.posix_spawn(sys.executable, words, os.environ)
+            note.write_text(str(folder))
+    folder = Path(note.read_text())
+    for _ in range(3000):
+        if (folder / "socket").exists():
+            return folder
+        time.sleep(0.02)
+    raise AssertionError("the warm process does not come up")
 
 
 @pytest.fixture(scope="session")
-def warm_path(warm_server: Path) -> str:
+def warm_path(warm_server: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PATH whose ``featcache`` and ``python`` run there."""
     for command in ("featcache", "python"):
-        shim = warm_server / command
+        shim = tmp_path_factory.getbasetemp() / "shims" / command
+        shim.parent.mkdir(exist_ok=True)
         shim.write_text(
             f'#!/bin/sh\nexec {sys.executable} -IS {WARM} ask {warm_server}/socket {command} "$@"\n'
         )
         shim.chmod(0o755)
-    return f"{warm_server}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return f"{shim.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")

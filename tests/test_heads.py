@@ -208,7 +208,9 @@ def test_heads_compile(name):
     torch.compiler.reset()  # the heads share a forward, and one function compiles for eight classes at most
     head = make(name)
     inputs = inputs_for(HEADS[name], num_valid=7)
-    compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
+    # What is traced is the same; the dearer one also sees what the match tells of its gradient.
+    backend = "aot_eager" if HEADS[name].family in ("prototypes", "layers") else "eager"
+    compiled = torch.compile(head, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), head(*inputs))
     compiled(*inputs).sum().backward()
     assert all(parameter.grad is not None for parameter in head.parameters())

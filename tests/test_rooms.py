@@ -41,35 +41,40 @@ def ours(name: str, file: Path) -> set[str]:
     return {other for other in found if other in FILES and other != name}
 
 
-GRAPH = {name: ours(name, file) for name, file in FILES.items()}
 PACKAGES = sorted(name for name, file in FILES.items() if file.name == "__init__.py" and name != "featcache")
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    """What of ours each module imports."""
+    return {name: ours(name, file) for name, file in FILES.items()}
 
 
 def stage(name: str) -> int:
     return 2 if name.startswith("featcache.cli") else 1 if name.startswith("featcache.heads") else 0
 
 
-def test_imports_go_one_way() -> None:
+def test_imports_go_one_way(graph: dict[str, set[str]]) -> None:
     wrong = [
         f"{name} imports {other}"
-        for name, others in GRAPH.items()
+        for name, others in graph.items()
         for other in others
         if name not in FACES and stage(other) > stage(name)
     ]
     assert wrong == []
 
 
-def test_no_imports_go_in_circles() -> None:
+def test_no_imports_go_in_circles(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join([*path[path.index(name) :], name])
         if name not in done:
-            for other in sorted(GRAPH[name]):
+            for other in sorted(graph[name]):
                 visit(other, (*path, name))
             done.add(name)
 
-    for name in sorted(GRAPH):
+    for name in sorted(graph):
         visit(name, ())
 
 
@@ -94,7 +99,7 @@ def test_no_two_classes_of_a_stage_have_one_name() -> None:
     assert twice == {}
 
 
-def test_a_training_step_is_four_hops_from_probe() -> None:
+def test_a_training_step_is_four_hops_from_probe(graph: dict[str, set[str]]) -> None:
     path = ["probing.probe", "training.run", "training.trainer", "training.group"]
     names = [f"featcache.heads.{part}" for part in path]
-    assert all(other in GRAPH[name] for name, other in itertools.pairwise(names))
+    assert all(other in graph[name] for name, other in itertools.pairwise(names))

@@ -1,12 +1,13 @@
 """A Python that has loaded torch once and forks for every command, so that commands start at once in tests.
 
-``warm.py serve SOCKET`` serves; ``warm.py ask SOCKET NAME ARGUMENT ...`` is what stands on PATH for
-``featcache`` and ``python``. The command runs with the files, folder and environment of the asker, who leaves
-with its exit code. `WarmProcess` asks from Python, and is much like ``subprocess.Popen``.
+``warm.py serve SOCKET PID`` serves as long as that process lives; ``warm.py ask SOCKET NAME ARGUMENT ...``
+is what stands on PATH for ``featcache`` and ``python``. The command runs with the files, folder and
+environment of the asker, who leaves with its exit code. `WarmProcess` asks from Python, and is much like ``subprocess.Popen``.
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -23,23 +24,38 @@ LOADED = (
 )  # fmt: skip
 
 
-def serve(path: str) -> None:
-    """Fork for each asker, until killed."""
+def serve(path: str, owner: int) -> None:
+    """Fork for each asker, as long as the owner lives."""
     from importlib import import_module
 
     for name in LOADED:
         import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(f"{path}.new")
         server.listen()
-        while True:
-            asker, _ = server.accept()
+        os.rename(f"{path}.new", path)  # whoever sees it is answered
+        server.settimeout(1)
+        while lives(owner):
+            try:
+                asker, _ = server.accept()
+            except TimeoutError:
+                continue
+            asker.settimeout(None)
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 server.close()
                 answer(asker)
             asker.close()
+    shutil.rmtree(Path(path).parent)
+
+
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def answer(asker: socket.socket) -> None:
@@ -156,4 +172,4 @@ def ask(path: str, *command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ask(*sys.argv[2:]) if sys.argv[1] == "ask" else serve(sys.argv[2]))
+    sys.exit(ask(*sys.argv[2:]) if sys.argv[1] == "ask" else serve(sys.argv[2], int(sys.argv[3])))

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -296,10 +297,13 @@ def test_killed_among_several_and_started_again_they_make_the_same_files(
     def start(rank: int) -> None:
         pid = os.fork()
         if pid == 0:
-            with suppress(BaseException):
+            try:
                 write_share(path, clips, rank, 3, dtype=dtype, before_end=lambda shard: time.sleep(0.01))
                 os._exit(0)
-            os._exit(1)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
         running[pid] = rank
 
     for rank in range(3):
