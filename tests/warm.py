@@ -2,7 +2,8 @@
 
 ``warm.py serve SOCKET PID`` serves as long as that process lives; ``warm.py ask SOCKET NAME ARGUMENT ...``
 is what stands on PATH for ``featcache`` and ``python``. The command runs with the files, folder and
-environment of the asker, who leaves with its exit code. `WarmProcess` asks from Python, and is much like ``subprocess.Popen``.
+environment of the asker, who leaves with its exit code. `WarmProcess` asks from Python, and is much like
+``subprocess.Popen``.
 """
 
 import json
