@@ -168,7 +168,7 @@ FORMATS = {"ready": ("wav", 16_000)}  # as cheap to decode as can be
 Lengths = Callable[[], list[float]]
 # Name -> lengths of the clips [s] of a small run and of a full one, and the encoder.
 CASES: dict[str, tuple[Lengths, Lengths, Callable[[Path, bool], Encoder]]] = {
-    "audiomae": (lambda: [10.0] * 4, lambda: [10.0] * 32, audiomae),
+    "audiomae": (lambda: [10.0] * 4, lambda: [10.0] * 96, audiomae),
     "logmel": (lambda: [10.0] * 4, lambda: [10.0] * 256, lambda folder, full: build_encoder("logmel")),
     "ready": (lambda: [0.1] * 32, lambda: [0.1] * 1000, lambda folder, full: Ready()),
     "beats, 96 wide, lengths shuffled": (lambda: lengths(6), lambda: lengths(256), beats),
