@@ -22,6 +22,7 @@ from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.durable import writer_name
 from featcache.cache.format.ledger import fold, pieces, read_ledger
 from featcache.cache.verify import repair_cache, verify_cache
+from featcache.cache.write import recovery
 from featcache.cache.write.lock import writer_of
 from featcache.errors import CacheError
 
@@ -322,6 +323,23 @@ def test_killed_among_several_and_started_again_they_make_the_same_files(
             assert status == signal.SIGKILL, "a writer failed"
             start(rank)
     assert clips.bytes_of(path) == expected
+
+
+def test_a_cache_that_another_writer_makes_while_this_one_looks_is_not_refused(
+    tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "a.zarr", recovery.pieces
+    path.mkdir()
+
+    def pieces(cache: Path) -> Any:
+        monkeypatch.setattr(recovery, "pieces", real)
+        write_share(path, clips, 0, 3)  # the other
+        return real(cache)
+
+    monkeypatch.setattr(recovery, "pieces", pieces)
+    for rank in (1, 2):
+        write_share(path, clips, rank, 3)
+    assert len(TokenCache.open(path)) == CLIPS - len(BROKEN)
 
 
 @pytest.fixture

@@ -88,13 +88,16 @@ def check_target(path: Path) -> None:
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file, not a token cache; choose another path")
-    if pieces(path):
-        raise CacheError(
-            f"{path} has a ledger but no zarr.json; copy the cache again, or remove the directory"
-        )
+    has_ledger = bool(pieces(path))
     foreign = sorted(
         entry.name for entry in path.iterdir() if entry.name not in _OURS and not _is_partial(entry.name)
     )
+    if (path / "zarr.json").exists():  # another writer has made it meanwhile, and what stands beside it
+        return
+    if has_ledger:
+        raise CacheError(
+            f"{path} has a ledger but no zarr.json; copy the cache again, or remove the directory"
+        )
     if foreign:
         raise InputError(
             f"{path} is not a token cache and not empty (it holds {foreign[0]!r}); choose another path"
