@@ -62,6 +62,7 @@ MIXED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_parameter_after_50_steps_is_that_of_the_trial_alone(make_tokens: Make) -> None:
     experiment = open_at(make_tokens(), device_cache="off")
     training = Training(epochs=9, batch_size=8, select="last", clip_norm=0.5)

@@ -160,6 +160,7 @@ def test_tokens_are_those_of_transformers_own_call(family: str, saved: Callable[
         torch.testing.assert_close(encoded.cls[2], wanted.pooler_output, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"clap-fusion"}))  # clap's, but for its patches
 def test_every_family_keeps_the_contract(family: str, saved: Callable[[str], str]) -> None:
     spec, encoder = encoder_spec(saved(family)), build_encoder(saved(family), clip_seconds=1.0)

@@ -69,6 +69,7 @@ def fragile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     del sys.modules["fragile_decoder"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fragile_decoder")
 def test_a_file_that_hangs_or_kills_its_decoder_is_named_and_all_others_are_stored(
     make_manifest: Make, make_audio: Make, tmp_path: Path
@@ -91,6 +92,7 @@ def test_a_file_that_hangs_or_kills_its_decoder_is_named_and_all_others_are_stor
     assert found.items() >= stored(tmp_path / "whole.zarr").items()
 
 
+@pytest.mark.slow
 def test_processes_decode_what_threads_do_and_leave_none_behind(make_audio: Make, tmp_path: Path) -> None:
     good = [Clip(id=str(seed), path=make_audio(f"{seed}.wav", seed=seed, rate=8000)) for seed in range(3)]
     (tmp_path / "bad.wav").write_bytes(b"no audio")

@@ -203,6 +203,7 @@ def test_every_parameter_is_in_one_group_and_prototypes_and_biases_do_not_decay(
         assert decay[id(parameter)] == (0.0 if spared or parameter.ndim == 1 else 0.01), label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_heads_compile(name):
     torch.compiler.reset()  # the heads share a forward, and one function compiles for eight classes at most

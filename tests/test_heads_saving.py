@@ -79,6 +79,7 @@ def test_other_safetensors_are_not_taken_for_a_head(tmp_path):
         load(tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mhca", "cgp"])
 def test_an_exported_head_gives_equal_logits_for_any_number_of_clips(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")

@@ -80,6 +80,7 @@ def decoded_frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         yield counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["three.wav", "three.flac", "three.ogg", "twelve.mp3"])
 def test_a_file_is_opened_once_and_decoded_once(
     name: str, long: dict[str, Path], monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_kernels_equal_the_torch_form_in_the_interpreter():
     # In a process of its own: Triton reads this variable when it is imported.
@@ -47,6 +48,7 @@ def test_kernels_equal_the_torch_form_in_the_interpreter():
     assert result.stdout.strip() == "equal", result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_kernels_compile_for_a_hopper_gpu_to_its_matrix_instructions(tmp_path, monkeypatch):
     """As far as it goes without one: the compiler of CUDA comes with Triton."""

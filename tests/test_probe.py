@@ -357,6 +357,7 @@ def test_a_preset_of_a_paper_fixes_its_settings(make_tokens: Make, tmp_path: Pat
         probe(*made, heads=["linear"], preset="bat", search=True, out=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_esc10_by_its_folds_from_sound_to_accuracy(tmp_path: Path) -> None:
     """A smoke test on real sound; accuracies of full training are in docs/protocol.md."""

@@ -72,6 +72,7 @@ def test_a_given_learning_rate_is_not_searched(make_tokens: Make, tmp_path: Path
     assert len({line["weight_decay"] for line in listed}) == 8
 
 
+@pytest.mark.slow
 def test_a_search_cut_off_anywhere_goes_on_to_the_same_numbers(
     make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ print(len(probe({cache!r}, {manifest!r}, heads={heads!r}, out={out!r}, distribut
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_find_what_one_process_finds(
     make_tokens: Make, tmp_path: Path, warm_process: Callable[..., Any]
 ) -> None:

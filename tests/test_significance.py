@@ -39,6 +39,7 @@ def test_recordings_are_drawn_whole() -> None:
     assert whole.std() / clips.std() == pytest.approx(2, rel=0.1)  # a fourth of the independent things
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [1, 3])
 def test_intervals_hold_the_true_difference_as_often_as_they_say(folds: int) -> None:
     random, n = np.random.default_rng(folds), 60

@@ -260,6 +260,7 @@ def test_under_every_run_stands_logreg_and_is_solved_once(make_tokens: Make, tmp
     assert len(read_results([tmp_path])) == 4
 
 
+@pytest.mark.slow
 def test_references_read_cls_where_linear_does_and_every_fold_and_layer_has_them(
     make_tokens: Make, tmp_path: Path
 ) -> None:

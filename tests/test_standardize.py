@@ -122,6 +122,7 @@ def test_a_channel_that_never_varies_is_only_centred() -> None:
     assert torch.equal(own.sd, torch.tensor([1.0, 1e-5]))  # the second is small, and varies
 
 
+@pytest.mark.slow
 def test_a_channel_hundreds_of_times_larger_does_not_decide(
     make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def trust() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of a few clips, and of scores that do not exist
 @pytest.mark.parametrize("name", ["manifests", "audio", "caches", "disks", "states", "hostile"])
 def test_bad_input_is_read_or_refused(trust: ModuleType, tmp_path: Path, name: str) -> None:

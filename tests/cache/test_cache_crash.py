@@ -75,6 +75,7 @@ def unbroken(writers: Writers, tmp_path: Path, clips: Any) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_a_writer_that_dies_before_any_change_to_the_disk_leaves_a_good_cache(
     writers: Writers, unbroken: dict[str, bytes], tmp_path: Path, clips: Any
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_writer_that_dies_before_any_change_to_the_disk_leaves_a_good_cache(
         assert clips.bytes_of(path) == unbroken, f"after dying before change {die_at}"
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants_it_ends_with_the_same_bytes(
     writers: Writers, tmp_path: Path, clips: Any
 ) -> None:

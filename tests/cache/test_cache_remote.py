@@ -408,6 +408,7 @@ def proxy() -> Iterator[Proxy]:
     moto.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the clients' libraries
 @pytest.mark.parametrize(("fail", "cut"), [(20, 0), (0, 11)])
 def test_a_real_s3_server_that_fails_and_cuts_loses_nothing(

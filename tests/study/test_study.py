@@ -69,6 +69,7 @@ def small(study_file: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.mark.slow
 def test_one_command_gives_the_papers_table_with_its_numbers_beside_ours(whole: tuple[Path, Result]) -> None:
     file, done = whole
     assert done.exit_code == 1, done.output  # the weights of one encoder are not here
@@ -124,6 +125,7 @@ def test_a_cell_has_the_numbers_of_extract_and_probe_by_hand(
         np.testing.assert_array_equal(one.scores()[1], two.scores()[1])
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(whole: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     file = whole[0]
     before = {path: path.stat().st_mtime_ns for path in (file.parent / "results/cells").rglob("*")}
