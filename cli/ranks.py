@@ -33,7 +33,7 @@ def extract_on_gpus(context: click.Context) -> "Extraction":
         FeatcacheError: a process failed; the others went on.
         Interrupted: Ctrl-C; what is encoded is kept.
     """
-    from featcache.devices import cores
+    from featcache.cores import cores
 
     given = context.params
     for name, said in (("writer", "--writer"), ("plan_only", "--plan"), ("profile", "--profile")):
@@ -54,7 +54,8 @@ def _count(gpus: str) -> int:
     wanted = here if gpus == "all" else int(gpus)
     if not 0 < wanted <= here:
         raise InputError(
-            f"--gpus {gpus}: this machine has {here or 'no'} GPU{'s' if here > 1 else ''} for torch"
+            f"--gpus {gpus}: this machine has {here or 'no'} GPU{'s' if here > 1 else ''} for torch; "
+            + (f"ask for {here} or fewer" if here else "leave --gpus out")
         )
     return wanted
 

@@ -1,6 +1,5 @@
 """Where and with what numbers are computed: devices, their free memory, threads, versions."""
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,11 +66,6 @@ def out_of_memory(error: RuntimeError) -> bool:
 def versions() -> dict[str, str]:
     """Of what decides the numbers."""
     return {"featcache": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

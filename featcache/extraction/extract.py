@@ -15,7 +15,8 @@ from featcache.cache.format.durable import writing
 from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.cache.remote.store import is_url
 from featcache.cache.write.recovery import check_target
-from featcache.devices import choose_device, cores, device_name, versions
+from featcache.cores import cores
+from featcache.devices import choose_device, device_name, versions
 from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder

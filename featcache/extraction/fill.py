@@ -14,7 +14,7 @@ from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.layout import KEY_BYTES
-from featcache.devices import cores
+from featcache.cores import cores
 from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, FeatcacheError, Interrupted
 from featcache.extraction.batcher import Batcher, tokens_of

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from featcache._version import __version__
-from featcache.devices import cores, device_name, free_memory
+from featcache.cores import cores
+from featcache.devices import device_name, free_memory
 from featcache.errors import InputError
 from featcache.files import reason
 from featcache.home import home

@@ -8,7 +8,6 @@ and the match runs in torch operations instead.
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -139,7 +138,6 @@ def _spread(count: int, work: Callable[[int, int], int]) -> list[int]:
         return list(pool.map(work, edges[:-1], edges[1:]))
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The compiled code; None where there is none."""
     return compiled.library(SOURCES / "match.c")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from featcache.audio.decode_ahead import decode_ahead
-from featcache.devices import cores
+from featcache.cores import cores
 from featcache.encoders.base import decode_seconds
 from featcache.errors import AudioError, InputError, MissingError
 from featcache.extraction.batcher import Batcher, ClipTokens

@@ -41,7 +41,8 @@ from torch import Tensor, nn
 from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter
-from featcache.devices import choose_device, cores
+from featcache.cores import cores
+from featcache.devices import choose_device
 from featcache.encoders import build_encoder, encoder_spec
 from featcache.encoders.base import Encoded, Encoder, decode_seconds
 from featcache.extraction.batcher import ClipTokens, tokens_of

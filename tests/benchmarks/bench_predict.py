@@ -30,7 +30,7 @@ import soundfile
 import torch
 
 from featcache.cli.main import featcache
-from featcache.devices import cores
+from featcache.cores import cores
 from featcache.heads.probing.probe import probe
 
 RATE, SECONDS = 48_000, 10.0

@@ -36,7 +36,10 @@ def stored(
         variance=np.empty(D, dtype=np.float32),
         largest=np.empty(D, dtype=np.float32),
     )
-    return form.store(out, tokens, valid, dtype, channels, mean is not None), out
+    given = mean is not None
+    if form is native:
+        return native.StorePass(out, dtype)(tokens, valid, channels, given), out
+    return plain.store(out, tokens, valid, dtype, channels, given), out
 
 
 def bits(out: plain.StoredLayer) -> list[bytes]:

@@ -8,20 +8,16 @@ from featcache.cache.format.dtypes import StoreDtype, store_dtype
 from featcache.errors import InputError
 
 
-def quantize(
-    tokens: Tensor, dtype: StoreDtype, work: Tensor | None = None, channels: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def quantize(tokens: Tensor, dtype: StoreDtype, channels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Integers and one scale per token: ``integer * scale * channels`` is close to the token's values.
 
     In NumPy, which works in the thread of the caller: a clip is too little to share.
 
     Args:
-        work: memory to compute in; it may be ``tokens``, which are lost then
         channels: scales of the channels, positive; ones unless given
 
     Shape:
         - tokens: (n, D) floats on the CPU
-        - work: (n, D) float32
         - channels: (D,) float32
         - output: (n, D) int8, or (n, D / 2) uint8 for int4; and (n,) float32
 
@@ -30,7 +26,7 @@ def quantize(
     ([[127, -50]], 0.01)
     """
     values = tokens.float().numpy()
-    out = np.empty_like(values) if work is None else work.numpy()
+    out = np.empty_like(values)
     if channels is not None:
         values = np.divide(values, channels.numpy(), out=out)
     largest = np.maximum(values.max(axis=1), -values.min(axis=1))  # NaN where there is one
@@ -71,7 +67,7 @@ def round_trip(tokens: Tensor, dtype_name: str, channels: Tensor | None = None) 
     dtype = store_dtype(dtype_name)
     if not dtype.scaled:
         return tokens.to(dtype.torch).float()
-    return dequantize(*quantize(tokens.float(), dtype, channels=channels), dtype_name, channels)
+    return dequantize(*quantize(tokens.float(), dtype, channels), dtype_name, channels)
 
 
 def _pack_int4(integers: Tensor) -> Tensor:

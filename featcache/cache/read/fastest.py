@@ -1,8 +1,9 @@
 """Which of a few ways of doing the same work is fastest here, found while the work is done."""
 
-import os
 import time
 from collections.abc import Callable
+
+from featcache.cores import cores
 
 _TURNS = 4  # of each way; the first is not counted: threads start in it
 _CLEARLY = 0.95  # of the time of the way before: a later way costs more, so it has to win by something
@@ -49,5 +50,4 @@ class Fastest:
 
 def numbers_of_threads() -> tuple[int, ...]:
     """1, 2, 4, 8, as far as there are cores for them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tuple(count for count in (1, 2, 4, 8) if count <= cores)
+    return tuple(count for count in (1, 2, 4, 8) if count <= cores())

@@ -1,7 +1,6 @@
 """One layer of one clip in the form that is stored, in one pass over its tokens: ``csrc/clip.c``."""
 
 import ctypes
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,7 +30,6 @@ class _Clip(ctypes.Structure):
     )
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The compiled code; None where there is none."""
     return compiled.library(SOURCE, FLAGS)
@@ -73,10 +71,3 @@ class StorePass:
         clip.valid, clip.given = valid, given
         clip.channels = None if channels is None else channels.data_ptr()
         return bool(self._run(self._pointer))
-
-
-def store(
-    out: StoredLayer, tokens: Tensor, valid: int, dtype: StoreDtype, channels: Tensor | None, given: bool
-) -> bool:
-    """As `plain.store`, once."""
-    return StorePass(out, dtype)(tokens, valid, channels, given)

@@ -52,7 +52,7 @@ def store(
     """
     n = len(tokens)
     if out.scale is not None:
-        integers, out.scale[:n] = quantize(tokens.float(), dtype, channels=channels)
+        integers, out.scale[:n] = quantize(tokens.float(), dtype, channels)
         copy_alone(out.row[:n], integers)
         finite = bool(out.scale[:n].isfinite().all())
     else:
