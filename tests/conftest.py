@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +69,7 @@ def _own_home(homes: Iterator[Path], compiled_code: Path, monkeypatch: pytest.Mo
     link_all(compiled_code, home / "native")
     yield
     link_all(home / "native", compiled_code)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def link_all(source: Path, target: Path) -> None:

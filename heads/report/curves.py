@@ -104,6 +104,7 @@ def draw_frequency(clouds: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> "
     Args:
         clouds: of ``by_frequency``
     """
+    from matplotlib.ticker import LogFormatter
     from scipy.stats import spearmanr
 
     figure, first = blank(5.4 * len(clouds), 3.8 + 0.18 * max(map(len, clouds.values())))
@@ -122,6 +123,8 @@ def draw_frequency(clouds: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> "
             )  # fmt: skip
             axes.plot(*_trend(counts, precision), color=colour, linewidth=2)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # powers of ten would be set as formulas, which takes long
+        axes.xaxis.set_minor_formatter(LogFormatter())
         axes.set(
             xlabel="train clips of the class", ylabel="average precision on test in per cent", ylim=(-3, 103)
         )

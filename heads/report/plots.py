@@ -126,5 +126,6 @@ def write_figure(figure: "Figure", stem: Path) -> list[Path]:
             paths.append(stem.with_suffix(suffix))
             content = io.BytesIO()
             figure.savefig(content, format=suffix[1:], dpi=160, metadata=metadata)
+            figure.set_layout_engine("none")  # it is laid out: half of the time
             replace_file(paths[-1], content.getvalue(), durable=False)
     return paths

@@ -47,6 +47,12 @@ def whole(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         return study_file, command(study_file, "--json", "--only", "encoder=eat", "--only", "encoder=beats")
 
 
+@pytest.fixture(autouse=True)
+def _no_more_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the whole study were drawn before: a fixture of the session comes first."""
+    monkeypatch.setattr("featcache.heads.report.compare.figures", lambda found, ranked: [])
+
+
 @pytest.fixture
 def small(study_file: Path, tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a study of URBAN-SED alone, into folders of its own."""
