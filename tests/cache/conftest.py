@@ -1,5 +1,6 @@
 """Small caches of seeded tokens."""
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,25 @@ def clips() -> Clips:
     return Clips()
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+    """Caches that `make_cache` has written, by what was asked for, and their folder."""
+    return tmp_path_factory.mktemp("written"), {}
+
+
 @pytest.fixture
-def make_cache(tmp_path: Path, clips: Clips) -> Callable[..., TokenCache]:
-    """A function that writes a cache of ``count`` clips and opens it."""
+def make_cache(
+    tmp_path: Path, clips: Clips, written: tuple[Path, dict[str, Path]]
+) -> Callable[..., TokenCache]:
+    """A function that makes a cache of ``count`` clips and opens it: a copy of one that was written once."""
+    folder, known = written
 
     def make(count: int = 10, *, name: str = "a.zarr", reader: str = "map", **changes: Any) -> TokenCache:
-        clips.write(tmp_path / name, range(count), **changes)
+        asked = repr((count, sorted(changes.items())))
+        if asked not in known:
+            clips.write(folder / f"{len(known)}.zarr", range(count), **changes)
+            known[asked] = folder / f"{len(known)}.zarr"
+        shutil.copytree(known[asked], tmp_path / name)
         return TokenCache.open(tmp_path / name, reader)
 
     return make
