@@ -16,7 +16,6 @@ from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; before torch loads. Tests of threads ask for theirs
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import numpy as np
 import pytest
 import soundfile
@@ -26,6 +25,13 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 RATE = 16_000
 WARM = Path(__file__).with_name("warm.py")
+MEMORY = "/dev/shm"
+
+
+def pytest_configure() -> None:
+    """Scratch folders lie in memory where there is room: the disk was waited for as long as was computed."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
 @pytest.fixture(scope="session")

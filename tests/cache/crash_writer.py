@@ -71,6 +71,7 @@ def count_changes(counter: memoryview, die_at: int) -> None:
 
         return wrapper
 
+    os.fsync = os.fstat  # type: ignore[assignment]  # a process dies here, not the machine
     for name in CHANGES:
         setattr(os, name, counted(getattr(os, name)))
 
