@@ -251,62 +251,84 @@ def make_manifest(tmp_path: Path, make_audio: Callable[..., Path]) -> Callable[.
 
 
 @pytest.fixture
-def make_tokens(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """A function that makes a cache of seeded tokens in which labels can be found, and its manifest.
+def make_tokens(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tokens_written: dict[str, Path]
+) -> Callable[..., tuple[Path, Path]]:
+    """A function that makes a cache as `write_tokens` does, and gives its path and that of its manifest.
 
-    A clip of label c has a few tokens near a direction of c. No audio: clips are joined by id.
+    What has been written for another test is copied: a tenth of the time.
     """
 
-    def make(
-        clips: int = 96,
-        *,
-        classes: int = 3,
-        tokens: int = 12,
-        dim: int = 16,
-        layers: tuple[int, ...] = (2,),
-        has_cls: bool = False,
-        dtype: str = "float16",
-        single: bool = False,
-        folds: int = 0,
-        name: str = "tokens",
-        seed: int = 0,
-        outlier: float = 0.0,  # size of a channel that says nothing, where not 0
-    ) -> tuple[Path, Path]:
-        import torch
-
-        from featcache.cache import CacheLayout, CacheWriter
-
-        random = np.random.default_rng(seed)
-        directions = random.standard_normal((classes, dim))
-        layout = CacheLayout(
-            fingerprint={"encoder": "fake", "seed": seed}, layers=layers, num_tokens=tokens, dim=dim,
-            grid=(2, tokens // 2), has_cls=has_cls, dtype=dtype,
-        )  # fmt: skip
-        lines = ["path,labels,id,split,fold"]
-        with CacheWriter.create_or_open(tmp_path / f"{name}.zarr", layout) as writer:
-            for index in range(clips):
-                own = [index % classes] if single else np.flatnonzero(random.random(classes) < 0.4).tolist()
-                maps = {layer: random.standard_normal((tokens, dim)).astype(np.float32) for layer in layers}
-                for label in own:
-                    for tokenmap in maps.values():
-                        tokenmap[random.integers(0, tokens // 2, 2)] += 2 * directions[label]
-                for tokenmap in maps.values() if outlier else ():
-                    tokenmap[:, 0] = outlier * (1 + random.standard_normal(tokens) / 10)
-                split = ("train", "train", "valid", "test")[index // classes % 4]
-                fold = str(index // classes % folds + 1) if folds else ""
-                labels = ";".join(f"label{label}" for label in own)
-                lines.append(f"{name}/{index}.wav,{labels},{name}{index},{split},{fold}")
-                writer.add(
-                    f"{name}{index}", index.to_bytes(16, "big"),
-                    {layer: torch.from_numpy(tokenmap) for layer, tokenmap in maps.items()},
-                    {layer: torch.from_numpy(own.mean(axis=0)) for layer, own in maps.items()}
-                    if has_cls else None,
-                    tokens if index % 3 else tokens // 2 + 2,
-                )  # fmt: skip
-        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    def make(clips: int = 96, *, name: str = "tokens", **settings: Any) -> tuple[Path, Path]:
+        asked = repr((clips, name, sorted(settings.items())))
+        if asked not in tokens_written:
+            folder = tmp_path_factory.mktemp("tokens")
+            write_tokens(folder, clips, name=name, **settings)
+            tokens_written[asked] = folder
+        shutil.copytree(tokens_written[asked], tmp_path, dirs_exist_ok=True)
         return tmp_path / f"{name}.zarr", tmp_path / f"{name}.csv"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokens_written() -> dict[str, Path]:
+    """Where `make_tokens` has written, by what was asked for."""
+    return {}
+
+
+def write_tokens(
+    folder: Path,
+    clips: int,
+    *,
+    classes: int = 3,
+    tokens: int = 12,
+    dim: int = 16,
+    layers: tuple[int, ...] = (2,),
+    has_cls: bool = False,
+    dtype: str = "float16",
+    single: bool = False,
+    folds: int = 0,
+    name: str,
+    seed: int = 0,
+    outlier: float = 0.0,  # size of a channel that says nothing, where not 0
+) -> None:
+    """Write a cache of seeded tokens in which labels can be found, and its manifest.
+
+    A clip of label c has a few tokens near a direction of c. No audio: clips are joined by id.
+    """
+    import torch
+
+    from featcache.cache import CacheLayout, CacheWriter
+
+    random = np.random.default_rng(seed)
+    directions = random.standard_normal((classes, dim))
+    layout = CacheLayout(
+        fingerprint={"encoder": "fake", "seed": seed}, layers=layers, num_tokens=tokens, dim=dim,
+        grid=(2, tokens // 2), has_cls=has_cls, dtype=dtype,
+    )  # fmt: skip
+    lines = ["path,labels,id,split,fold"]
+    with CacheWriter.create_or_open(folder / f"{name}.zarr", layout) as writer:
+        for index in range(clips):
+            own = [index % classes] if single else np.flatnonzero(random.random(classes) < 0.4).tolist()
+            maps = {layer: random.standard_normal((tokens, dim)).astype(np.float32) for layer in layers}
+            for label in own:
+                for tokenmap in maps.values():
+                    tokenmap[random.integers(0, tokens // 2, 2)] += 2 * directions[label]
+            for tokenmap in maps.values() if outlier else ():
+                tokenmap[:, 0] = outlier * (1 + random.standard_normal(tokens) / 10)
+            split = ("train", "train", "valid", "test")[index // classes % 4]
+            fold = str(index // classes % folds + 1) if folds else ""
+            labels = ";".join(f"label{label}" for label in own)
+            lines.append(f"{name}/{index}.wav,{labels},{name}{index},{split},{fold}")
+            writer.add(
+                f"{name}{index}", index.to_bytes(16, "big"),
+                {layer: torch.from_numpy(tokenmap) for layer, tokenmap in maps.items()},
+                {layer: torch.from_numpy(own.mean(axis=0)) for layer, own in maps.items()}
+                if has_cls else None,
+                tokens if index % 3 else tokens // 2 + 2,
+            )  # fmt: skip
+    (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return save
 
 
+@pytest.fixture(scope="module")
+def built(saved: Callable[[str], str]) -> Callable[[str], Any]:
+    """A function that gives the encoder of a family for clips of a second, built once."""
+    return cache(lambda family: build_encoder(saved(family), clip_seconds=1.0))
+
+
 def own_call(name: str, sound: Tensor) -> Any:
     """What transformers gives for one clip: extractor and model, called as their documentation does."""
     place = name.removeprefix("hf:")
@@ -142,8 +149,10 @@ def written_out(family: str, state: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_are_those_of_transformers_own_call(family: str, saved: Callable[[str], str]) -> None:
-    encoder: Any = build_encoder(saved(family), clip_seconds=1.0)
+def test_tokens_are_those_of_transformers_own_call(
+    family: str, saved: Callable[[str], str], built: Callable[[str], Any]
+) -> None:
+    encoder = built(family)
     wave = sound(encoder)
     wanted = own_call(saved(family), wave)
     layers = list(range(1, encoder.depth + 1))
@@ -162,8 +171,10 @@ def test_tokens_are_those_of_transformers_own_call(family: str, saved: Callable[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"clap-fusion"}))  # clap's, but for its patches
-def test_every_family_keeps_the_contract(family: str, saved: Callable[[str], str]) -> None:
-    spec, encoder = encoder_spec(saved(family)), build_encoder(saved(family), clip_seconds=1.0)
+def test_every_family_keeps_the_contract(
+    family: str, saved: Callable[[str], str], built: Callable[[str], Any]
+) -> None:
+    spec, encoder = encoder_spec(saved(family)), built(family)
     *_, grid, shortest = FAMILIES[family]
     check_encoder(encoder)
     assert encoder.grid == grid
@@ -187,16 +198,16 @@ def test_only_types_that_are_tested_are_said_to_be_checked(
 
 
 @pytest.mark.parametrize("family", ["hubert", "wav2vec2-bert", "moonshine", "parakeet"])
-def test_the_length_rule_counts_what_comes_out(family: str, saved: Callable[[str], str]) -> None:
-    encoder: Any = build_encoder(saved(family), clip_seconds=1.0)
+def test_the_length_rule_counts_what_comes_out(family: str, built: Callable[[str], Any]) -> None:
+    encoder = built(family)
     for samples in (2000, 5555, 7777, 12_345, 16_000):
         features = encoder.frontend([torch.randn(samples, generator=torch.Generator().manual_seed(0))])
         made = encoder(torch.stack(features), [encoder.depth]).tokens[encoder.depth].shape[1]
         assert encoder.valid_tokens(samples) == made
 
 
-def test_sew_pads_its_output_with_a_zero_that_is_not_counted(saved: Callable[[str], str]) -> None:
-    encoder: Any = build_encoder(saved("sew"), clip_seconds=1.0)
+def test_sew_pads_its_output_with_a_zero_that_is_not_counted(built: Callable[[str], Any]) -> None:
+    encoder = built("sew")
     tokens = encoder(torch.stack(encoder.frontend([sound(encoder)[:5555]])), [2]).tokens[2][0]
     assert len(tokens) == encoder.valid_tokens(5555) + 1 == 17
     assert not tokens[-1].any()
@@ -204,18 +215,19 @@ def test_sew_pads_its_output_with_a_zero_that_is_not_counted(saved: Callable[[st
 
 
 def test_features_of_raw_waveforms_are_one_dimensional_and_extract(
-    saved: Callable[[str], str], make_manifest: Callable[..., Path], tmp_path: Path
-) -> None:
+    saved: Callable[[str], str], built: Callable[[str], Any], make_manifest: Callable[..., Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
     import featcache
 
-    encoder: Any = build_encoder(saved("hubert"), clip_seconds=1.0)
+    encoder = built("hubert")
     assert encoder.frontend([sound(encoder)])[0].shape == (16_000,)
     result = featcache.extract(
         make_manifest(4), encoder=saved("hubert"), clip_seconds=1.0, layers="all", out=tmp_path / "c.zarr"
     )
     assert result.encoded == 4
-    cache = featcache.TokenCache.open(tmp_path / "c.zarr")
-    assert cache.fingerprint["encoder"] == "hf:hubert"  # not where the folder lies
+    stored = featcache.TokenCache.open(tmp_path / "c.zarr")
+    assert stored.fingerprint["encoder"] == "hf:hubert"  # not where the folder lies
 
 
 # ---- bad input ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,12 +28,19 @@ def fields(record: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[t
             yield from fields(value, (*above, name))
 
 
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where results lie as soon as a test has asked for them."""
+    return tmp_path_factory.mktemp("probed") / "out"
+
+
 @pytest.fixture(name="home")
-def _home(make_tokens: Make, tmp_path: Path) -> Path:
-    home = tmp_path / "out"
-    probe(*make_tokens(), heads="linear", epochs=2, batch_size=16, seeds=2, solved=False, search=True,
-          trials=2, out=home)  # fmt: skip
-    return home
+def _home(make_tokens: Make, tmp_path: Path, probed: Path) -> Path:
+    if not probed.exists():
+        probe(*make_tokens(), heads="linear", epochs=2, batch_size=16, seeds=2, solved=False, search=True,
+              trials=2, out=probed)  # fmt: skip
+    shutil.copytree(probed, tmp_path / "out")
+    return tmp_path / "out"
 
 
 def lines_of(home: Path) -> list[dict[str, Any]]:

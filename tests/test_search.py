@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ SEARCH: dict[str, Any] = {
     "solved": False,
 }
 HEADS = ["linear", "protobin:per_class=3"]
+
+
+@pytest.fixture
+def make_tokens(make_tokens: Make) -> Make:
+    """Two steps an epoch."""
+    return partial(make_tokens, 64)
 
 
 def numbers(results: Sequence[Result]) -> list[Any]:
