@@ -6,6 +6,7 @@ Blocks that cannot run here (they need weights, a GPU or a fresh machine) are ta
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,9 +25,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    """A folder as the pages assume it: clips.csv with 24 five-second clips of three classes."""
-    (tmp_path / "audio").mkdir()
+def scratch(clips: Path, tmp_path: Path) -> Path:
+    """A folder as the pages assume it."""
+    return shutil.copytree(clips, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clips.csv with 24 five-second clips of three classes."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "audio").mkdir()
     random, lines = np.random.default_rng(0), ["path,labels,split"]
     time = np.arange(5 * 16_000) / 16_000
     for index in range(24):
@@ -34,11 +42,11 @@ def scratch(tmp_path: Path) -> Path:
         sound = np.sin(2 * np.pi * (400, 1500, 4000)[kind] * time) * 0.2 + 0.02 * random.standard_normal(
             len(time)
         )
-        soundfile.write(tmp_path / f"audio/{index}.wav", sound.astype(np.float32), 16_000)
+        soundfile.write(folder / f"audio/{index}.wav", sound.astype(np.float32), 16_000)
         split = ("train", "train", "valid", "test")[index // 3 % 4]
         lines.append(f"audio/{index}.wav,{CLASSES[kind]},{split}")
-    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
