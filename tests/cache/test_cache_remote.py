@@ -418,6 +418,9 @@ def test_a_real_s3_server_that_fails_and_cuts_loses_nothing(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv(
+        "AWS_MAX_ATTEMPTS", "1"
+    )  # what fails is tried again here, not by botocore after a while
     proxy.fail = proxy.cut = proxy.spoiled = 0
     fsspec.filesystem("s3").mkdir(f"bucket{fail}{cut}")
     proxy.fail, proxy.cut = fail, cut
