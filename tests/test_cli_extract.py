@@ -227,7 +227,9 @@ def test_a_second_process_is_told_who_writes(
     while not list((out / "ledger").glob("*.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)  # it would be done while this one still imports
     second = run("extract", manifest, "--out", out, *LOGMEL)
+    os.kill(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert second.exit_code == 1

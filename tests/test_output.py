@@ -74,16 +74,17 @@ def test_the_second_of_two_equal_runs_is_refused_and_nothing_is_listed_twice(
     make_tokens: Make, tmp_path: Path
 ) -> None:
     made = make_tokens()
+    settings = {**SHORT, "search": True, "trials": 2, "lr": 0.01}  # no rate, so none beyond the best
     refused = []
 
     def another(epoch: int, epochs: int, outcomes: Sequence[Any]) -> None:
         with pytest.raises(
             OutputError, match=r"another process runs the same into .*; wait for it to end"
         ) as error:
-            probe(*made, out=tmp_path, search=True, trials=2, **SHORT)
+            probe(*made, out=tmp_path, **settings)
         refused.append(error)
 
-    probe(*made, out=tmp_path, search=True, trials=2, watch=another, **SHORT)
+    probe(*made, out=tmp_path, watch=another, **settings)
     assert refused
     lines = (tmp_path / "trials.jsonl").read_text().splitlines()
     assert len(lines) == 2
