@@ -30,7 +30,9 @@ MEMORY = "/dev/shm"
 
 def pytest_configure() -> None:
     """Scratch folders lie in memory where there is room: the disk was waited for as long as was computed."""
-    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    if not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:  # compiled C is loaded
+        return
+    if shutil.disk_usage(MEMORY).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
