@@ -5,6 +5,7 @@ would copy every waveform once more and cannot be forked safely once CUDA is up.
 thread of torch: as many again in each of them would keep the encoder from the cores.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,10 @@ from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
 from featcache.spans import Spans
+
+# Clips that a thread is handed at once, where four such groups for each are not too many: to hand over one
+# takes as long as to decode a tenth of a second of WAV.
+_MOST_TOGETHER = 8
 
 
 def decode_ahead(
@@ -59,19 +64,24 @@ def decode_ahead(
         except AudioError as error:
             return error
 
-    own, recordings = torch.get_num_threads(), OpenRecordings()
+    def decode_all(group: Sequence[Clip]) -> list[Decoded | AudioError]:
+        return [decode(clip) for clip in group if not over.is_set()]
+
+    own, recordings, over = torch.get_num_threads(), OpenRecordings(), threading.Event()
+    size = min(_MOST_TOGETHER, max(1, ahead // (4 * workers)))
+    groups = (clips[start : start + size] for start in range(0, len(clips), size))
     pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        rest = iter(clips)
-        queue: deque[tuple[Clip, Future[Decoded | AudioError]]] = deque(
-            (clip, pool.submit(decode, clip)) for clip in islice(rest, ahead + 1)
+        queue: deque[tuple[Sequence[Clip], Future[list[Decoded | AudioError]]]] = deque(
+            (group, pool.submit(decode_all, group)) for group in islice(groups, ahead // size + 1)
         )
         while queue:
-            clip, future = queue.popleft()
-            result = future.result()
-            queue.extend((following, pool.submit(decode, following)) for following in islice(rest, 1))
-            yield clip, result
+            group, future = queue.popleft()
+            results = future.result()
+            queue.extend((following, pool.submit(decode_all, following)) for following in islice(groups, 1))
+            yield from zip(group, results, strict=True)
     finally:
+        over.set()
         pool.shutdown(wait=False, cancel_futures=True)
         if processes is not None:
             processes.close()

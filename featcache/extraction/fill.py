@@ -60,7 +60,7 @@ class Filler:
         self._timeout, self._spans = timeout, spans
         self._share = share
         self._writer, self._runner, self._result = writer, runner, result
-        self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store), spans)
+        self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store))
         self._batch_size = batch_size
         self._workers = decoding_threads(workers)
         self._accept_truncated = accept_truncated

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -261,10 +262,15 @@ def cache_write(folder: Path, runner: Runner, tokens: Sequence[ClipTokens], coun
 
 
 def raw_write(folder: Path, encoder: Encoder, count: int) -> None:
-    """Write as many bytes as such clips have, in files of about 192 MB, each made durable."""
+    """Write as many bytes as such clips have, in files of about 192 MB, each made durable.
+
+    All stay until the last is there, as those of a cache do: the memory of a file that is removed is there
+    for the next, which a virtual machine otherwise gets page by page from its host.
+    """
     clip = np.random.default_rng(0).bytes(encoder.grid[0] * encoder.grid[1] * encoder.dim * 2)
-    for first in range(0, count, 256):
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+    with ExitStack() as files:
+        for first in range(0, count, 256):
+            file = files.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             for _ in range(min(256, count - first)):
                 file.write(clip)
             os.fsync(file.fileno())
