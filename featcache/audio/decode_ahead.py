@@ -23,9 +23,10 @@ from featcache.errors import AudioError
 from featcache.manifest import Clip
 from featcache.spans import Spans
 
-# Clips that a thread is handed at once, where four such groups for each are not too many: to hand over one
-# takes as long as to decode a tenth of a second of WAV.
-_MOST_TOGETHER = 8
+# Clips that a thread is handed at once, at most: to hand over one takes as long as to decode a tenth of a
+# second of WAV. With as many as a batch has, one thread decodes short clips while the others sleep, and they
+# do not pass the interpreter lock round.
+_MOST_TOGETHER = 32
 
 
 def decode_ahead(
@@ -68,12 +69,14 @@ def decode_ahead(
         return [decode(clip) for clip in group if not over.is_set()]
 
     own, recordings, over = torch.get_num_threads(), OpenRecordings(), threading.Event()
-    size = min(_MOST_TOGETHER, max(1, ahead // (4 * workers)))
-    groups = (clips[start : start + size] for start in range(0, len(clips), size))
+    most = max(1, min(_MOST_TOGETHER, ahead // workers))
+    if any(clip.start or clip.end is not None for clip in clips):
+        most = 1  # neighbours are parts of one recording, in which all threads read on together
+    groups = _groups(clips, most, workers)
     pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
     try:
         queue: deque[tuple[Sequence[Clip], Future[list[Decoded | AudioError]]]] = deque(
-            (group, pool.submit(decode_all, group)) for group in islice(groups, ahead // size + 1)
+            (group, pool.submit(decode_all, group)) for group in islice(groups, max(workers, ahead // most))
         )
         while queue:
             group, future = queue.popleft()
@@ -87,3 +90,12 @@ def decode_ahead(
             processes.close()
         recordings.close()
         torch.set_num_threads(own)  # what a thread that starts later takes for its own
+
+
+def _groups(clips: Sequence[Clip], most: int, workers: int) -> Iterator[Sequence[Clip]]:
+    """Neighbours together; fewer towards the end, so that all workers end at the same time."""
+    start = 0
+    while left := len(clips) - start:
+        size = max(1, min(most, left // (2 * workers)))
+        yield clips[start : start + size]
+        start += size

@@ -200,11 +200,15 @@ def extract(
     todo = pending_clips(cache, layout, clips.clips, keys, upload.keys if upload else frozenset())
     plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
     require_room(plan, cache, layout)
+    if compiled and todo:
+        with limited(threads):
+            plan = replace(plan, compile_seconds=runner.compile(batch_size))
     if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
         with limited(threads):
             rates = measure(
                 todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
                 workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
+                together=batch_size if compiled else 1,
             )  # fmt: skip
         plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
     result.plan = plan
@@ -213,9 +217,6 @@ def extract(
         return result
     if announce and share.rank == 0:
         announce(plan)
-    if compiled and todo:
-        with limited(threads):
-            runner.compile(batch_size)
     spans, started = Spans(keep=profile is not None), time.perf_counter()
     with (
         limited(threads),
