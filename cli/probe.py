@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(2), help="The preset's by default.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Fix the learning rate.")
 @click.option("--weight-decay", type=click.FloatRange(0), help="Fix the weight decay.")
-@click.option("--loss", help="asymmetric for multi-label, cross-entropy for single-label by default.")
+@click.option("--loss", help="The preset's for the kind of task by default (docs/protocol.md).")
 @click.option("--patience", type=click.IntRange(1), help="Stop a head after so many epochs without gain.")
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of a gradient.")
 @click.option(

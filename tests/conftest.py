@@ -1,5 +1,6 @@
 """What all tests share: made-up audio, small manifests, and a home that is not the user's."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -40,12 +42,26 @@ def compiled_code(of_all_workers: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """No test lives through a loss of power, and the disk's answers were a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a bad descriptor, too
+        yield
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders for one test each, not there yet."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_home(
-    tmp_path_factory: pytest.TempPathFactory, compiled_code: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def _own_home(homes: Iterator[Path], compiled_code: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Remembered digests go to a scratch folder; nothing is asked of any network."""
-    home = tmp_path_factory.mktemp("home")
+    home = next(homes)
+    home.mkdir()
     (home / "native").mkdir(mode=0o700)
     monkeypatch.setenv("FEATCACHE_HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -61,9 +77,16 @@ def link_all(source: Path, target: Path) -> None:
             os.link(entry.path, target / entry.name)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _warm_start(request: pytest.FixtureRequest) -> None:
+    """The process of `warm_server` loads while the first tests run that do not ask for it."""
+    if any("warm_folder" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("warm_folder")
+
+
 @pytest.fixture(scope="session")
-def warm_server(of_all_workers: Path) -> Path:
-    """The folder with the socket of a process that has loaded torch and forks, one for all; see warm.py."""
+def warm_folder(of_all_workers: Path) -> Path:
+    """Where a process that loads torch and forks will have its socket, one for all; see warm.py."""
     note = of_all_workers / "warm"
     with FileLock(of_all_workers / "warm.lock"):
         if not note.exists():
@@ -72,10 +95,15 @@ def warm_server(of_all_workers: Path) -> Path:
             words = [sys.executable, str(WARM), "serve", str(folder / "socket"), str(owner)]
             os.posix_spawn(sys.executable, words, os.environ)
             note.write_text(str(folder))
-    folder = Path(note.read_text())
+    return Path(note.read_text())
+
+
+@pytest.fixture(scope="session")
+def warm_server(warm_folder: Path) -> Path:
+    """That folder when the process answers."""
     for _ in range(3000):
-        if (folder / "socket").exists():
-            return folder
+        if (warm_folder / "socket").exists():
+            return warm_folder
         time.sleep(0.02)
     raise AssertionError("the warm process does not come up")
 
@@ -138,6 +166,7 @@ def own_table() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = long_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.exists():
             item.add_marker(pytest.mark.skip(reason=f"no {SHARED}: golden arrays and ESC-10 are not here"))
@@ -146,6 +175,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
             if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+def long_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Files with slow tests come first in the share that each worker begins with.
+
+    xdist deals out consecutive tests in equal shares, and who is done takes from the end of another's.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = [own for own in files.values() if any(item.get_closest_marker("slow") for item in own)]
+    rest = [item for own in files.values() if own not in slow for item in own]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        ordered += [item for own in slow[worker::workers] for item in own]
+        end = len(items) * (worker + 1) // workers - len(ordered)
+        ordered += rest[: max(end, 0)]
+        del rest[: max(end, 0)]
+    return ordered + rest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays: looking through all of it again and again took a fifth of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

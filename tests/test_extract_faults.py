@@ -82,10 +82,10 @@ def test_a_file_that_hangs_or_kills_its_decoder_is_named_and_all_others_are_stor
     dies, once, hangs = (f"audio/{name}.wav,hum,train" for name in ("dies", "dies_once", "hangs"))
     manifest.write_text("\n".join([head, *rows[:2], dies, once, *rows[2:], hangs]) + "\n")
     out = tmp_path / "c.zarr"
-    result = run("extract", manifest, "--out", out, *LOGMEL, "--decode-timeout", 4, "--workers", 1)
+    result = run("extract", manifest, "--out", out, *LOGMEL, "--decode-timeout", 2, "--workers", 1)
     assert result.exit_code == 2, result.output
     assert "6 encoded, 2 failed" in result.stdout
-    assert "audio/hangs.wav: decoding took longer than 4 s" in result.stderr
+    assert "audio/hangs.wav: decoding took longer than 2 s" in result.stderr
     assert "audio/dies.wav: decoding ended its process twice (exit code -11)" in result.stderr
     found = stored(out)
     assert "audio/dies_once.wav" in found  # somebody else may have killed the process

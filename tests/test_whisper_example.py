@@ -209,8 +209,19 @@ def weights(example: ModuleType) -> str | None:
     return folder
 
 
-def test_the_real_encoder_keeps_the_contract(example: ModuleType, weights: str | None) -> None:
-    check_encoder(example.WhisperBase(weights, 5.0))
+def test_the_real_encoder_keeps_what_hangs_on_weights_of_the_contract(
+    example: ModuleType, weights: str | None
+) -> None:
+    encoder = example.WhisperBase(weights, 5.0)
+    features = torch.stack(encoder.frontend([sound[:80_000] for sound in sounds()[:2]]))
+    together, alone = encoder(features, [1, 6]).tokens, encoder(features[1:], [1, 6]).tokens
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = encoder(features[:1], [1, 6]).tokens
+    for layer in (1, 6):
+        assert together[layer].shape == (2, 250, 512)
+        largest = float(together[layer].abs().max())
+        torch.testing.assert_close(together[layer][1:], alone[layer], rtol=0, atol=1e-5 * largest)
+        assert halved[layer].isfinite().all()
 
 
 def test_the_real_tokens_are_those_of_ctranslate2(

@@ -66,15 +66,16 @@ def family_of(model: Any) -> Family:
 
 
 class Measured:
-    """Sizes of an encoder's output, by running it on shapes alone."""
+    """Sizes of an encoder's output, by running it on shapes alone, once for each shape."""
 
     def __init__(self, name: str, empty: Any) -> None:
         family = family_of(empty)
         self._name, self._family, self._empty = name, family, empty
+        self._measured: dict[torch.Size, tuple[torch.Size, int]] = {}
 
     def columns(self, shape: torch.Size) -> int:
         """T of features of a shape."""
-        return self._grid(shape).shape[2]
+        return self._measure(shape)[0][2]
 
     def sizes(self, shape: torch.Size) -> tuple[int, int, int]:
         """F, D and the number of layers.
@@ -84,9 +85,7 @@ class Measured:
         """
         kind = self._empty.config.model_type
         try:
-            output = self._output(shape, every=True)
-            depth = 1 if self._family.stages else len(output.hidden_states) - 1
-            _, rows, _, dim = self._grid(shape).shape
+            (_, rows, _, dim), depth = self._measure(shape)
         except Exception as error:  # another signature, no hidden states, values looked at: as models please
             raise InputError(
                 f"{self._name}: a {kind} does not give hidden states (B, T, D) for its feature extractor's "
@@ -94,15 +93,18 @@ class Measured:
             ) from error
         return rows, dim, depth
 
-    def _grid(self, shape: torch.Size) -> Tensor:
-        """(1, F, T, D)"""
-        state, to_grid = self._output(shape, every=False).last_hidden_state, self._family.to_grid
-        return state[:, None] if to_grid is None else to_grid(self._empty.config, state)
-
-    def _output(self, shape: torch.Size, *, every: bool) -> Any:
-        if self._family.stages:  # CLAP: of four pictures that fusion joins, one gives the sizes
-            shape = torch.Size((1, *shape[1:]))
-        return run(self._empty, torch.empty(1, *shape, device="meta"), every=every)
+    def _measure(self, shape: torch.Size) -> tuple[torch.Size, int]:
+        """(1, F, T, D) and the number of layers."""
+        if shape not in self._measured:
+            # CLAP: of four pictures that fusion joins, one gives the sizes.
+            one = torch.Size((1, *shape[1:])) if self._family.stages else shape
+            with torch.no_grad():
+                output = run(self._empty, torch.empty(1, *one, device="meta"), every=True)
+            depth = 1 if self._family.stages else len(output.hidden_states) - 1
+            state, to_grid = output.last_hidden_state, self._family.to_grid
+            grid = state[:, None] if to_grid is None else to_grid(self._empty.config, state)
+            self._measured[shape] = grid.shape, depth
+        return self._measured[shape]
 
 
 def run(model: Any, features: Tensor, *, every: bool) -> Any:

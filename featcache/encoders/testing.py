@@ -149,12 +149,12 @@ def _cls(encoder: Any, encoded: Encoded, layers: list[int]) -> Iterator[str]:
 def _alone_and_together(encoder: Any) -> Iterator[str]:
     layers = _layers(encoder)
     full = [sound for sound in _sounds(encoder) if len(sound) == _num_samples(encoder)]
+    apart = [_encode(encoder, [sound], layers) for sound in full]
     for order in (list(range(len(full))), list(reversed(range(len(full))))):
         together = _encode(encoder, [full[index] for index in order], layers)
         for row, index in enumerate(order):
-            alone = _encode(encoder, [full[index]], layers)
             for layer in layers:
-                gap = _gap(alone.tokens[layer][0], together.tokens[layer][row])
+                gap = _gap(apart[index].tokens[layer][0], together.tokens[layer][row])
                 if gap > 1e-5:
                     yield f"layer {layer} of a clip changes by {gap:.1e} with its batch; it must not (1e-5)"
                     return

@@ -1,13 +1,14 @@
 """Which head reads an encoder best once each has reached its plateau, and what its norms have to do with it.
 
-``python tests/benchmarks/study_plateau.py ESC10_FOLDER SCRATCH`` trains every head with each norm
-before its classifier (none, batch) and with and without standardized channels, by the preset
-``plateau`` and its fixed learning rates, on three caches: ``logmel`` and Whisper base's encoder
-(docs/examples/whisper_ct2.py; skipped, with the reason, where its weights are not installed) of
-ESC-10's 400 clips in its five folds, and ``logmel`` of the soundscapes of ``study_soundscapes.py``
-with three seeds. It can be stopped at any time, goes on where it was, and takes ``--head`` and
-``--cache``; lines go to docs/results/plateau.jsonl, intervals of pairs to plateau-pairs.jsonl, and
-``--render`` writes the page from these alone.
+``python tests/benchmarks/study_plateau.py ESC10_FOLDER SCRATCH`` trains heads with each norm
+before their classifier (none, batch) and with and without standardized channels (heads that are not in
+``STUDIED`` only as the preset takes them unasked), by the preset ``plateau`` and its fixed learning
+rates, on three caches: ``logmel`` and Whisper base's encoder (docs/examples/whisper_ct2.py; skipped,
+with the reason, where its weights are not installed) of ESC-10's 400 clips in its five folds, and
+``logmel`` of the soundscapes of ``study_soundscapes.py`` with three seeds. It can be stopped at any
+time, goes on where it was, and takes ``--head`` and ``--cache``; lines go to
+docs/results/plateau.jsonl in place of older ones of the same setting, intervals of pairs to
+plateau-pairs.jsonl, and ``--render`` writes the page from these alone.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from featcache.datasets.soundscapes import compose
 from featcache.datasets.sources import esc10_sources
@@ -32,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 SOLVED = tuple(f"logreg:features={features}" for features in ("mean", "mean+max", "tfmean"))
 FEWER = {"cgp": {"num_prototypes": 200}}  # as many as protobin, not 10,000
+STUDIED = ("linear", "mlp", "meanmax", "tfmean", "mhca", "proto", "protofloat", "protobin")
 NORMS, CHANNELS = ("none", "batch"), ("none", "channel")
 CACHES = {
     "logmel": "ESC-10, `logmel`",
@@ -49,12 +52,21 @@ KEPT = (
 
 def variants(head: str) -> list[str]:
     """A head with each norm and with and without standardized channels, as ``--head`` takes it."""
+    if head not in STUDIED:
+        return [written(head, FEWER.get(head, {}))]
     norms: Iterable[str | None] = NORMS if head != "proto" else (None,)  # proto has no norm
     found = []
     for norm, channels in itertools.product(norms, CHANNELS):
         own = {**FEWER.get(head, {}), **({"norm": norm} if norm else {}), "standardize": channels}
-        found.append(f"{head}:" + ",".join(f"{name}={value}" for name, value in own.items()))
+        found.append(written(head, own))
     return found
+
+
+def written(head: str, options: Mapping[str, object]) -> str:
+    """A head with its options, as ``--head`` takes it."""
+    return ":".join(
+        [head, *([",".join(f"{name}={value}" for name, value in options.items())] * bool(options))]
+    )
 
 
 def caches(esc10: Path, scratch: Path, wanted: Sequence[str]) -> Mapping[str, tuple[Path, Path]]:
@@ -91,7 +103,8 @@ def run(esc10: Path, scratch: Path, names: Sequence[str], heads: Sequence[str]) 
 
 def keep(scratch: Path) -> None:
     """Write what the page needs of each result, and the intervals, which need the scores of single clips."""
-    lines, pairs = [], []
+    lines = {setting_of(line): line for line in read_lines("plateau")}
+    pairs = {(line["name"], *line["pair"]): line for line in read_lines("plateau-pairs")}
     for name in CACHES:
         if not (scratch / f"out-{name}" / "results.jsonl").exists():
             continue
@@ -100,16 +113,34 @@ def keep(scratch: Path) -> None:
             line = {key: result.get(key) for key in KEPT} | {"cache": {"dtype": result["cache"]["dtype"]}}
             for split in ("valid", "test"):
                 line[split] = {result["metric"]: result[split][result["metric"]]}
-            lines.append({**line, "name": name})
+            line["name"] = name
+            lines[setting_of(line)] = line
         found = by_setting(cells(results))
         for pair in PAIRS:
-            if all(head in {own for own, *_ in found} for head in pair):
+            if all(complete(found, head) for head in pair):
                 both = [best(found, head) for head in pair]
                 (gap,) = differences(both)
-                pairs.append({"name": name, "pair": list(pair), **signed(gap, both)})
+                pairs[name, *pair] = {"name": name, "pair": list(pair), **signed(gap, both)}
     for file, own in (("plateau", lines), ("plateau-pairs", pairs)):
-        text = "".join(json.dumps(line) + "\n" for line in own)
+        text = "".join(json.dumps(line) + "\n" for line in own.values())
         (RESULTS / f"{file}.jsonl").write_text(text, encoding="utf-8")
+
+
+def read_lines(file: str) -> list[dict[str, Any]]:
+    path = RESULTS / f"{file}.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def setting_of(line: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a line is a measurement of: a later one of the same takes its place."""
+    options = line["options"]
+    own = (options.get("norm", "none"), options.get("standardize", "none"), options.get("features"))
+    return line["name"], line["head"], own, line["fold"], line["seed"]
+
+
+def complete(found: "Mapping[Setting, Cell]", head: str) -> bool:
+    """Whether all variants of a head are there, so that the best can be chosen."""
+    return sum(own == head for own, *_ in found) == len(variants(head))
 
 
 def signed(gap: Difference, both: Sequence[Cell]) -> dict[str, float | str]:
@@ -148,7 +179,7 @@ def valid_score(cell: Cell) -> float:
 def render() -> str:
     """The page from its committed lines."""
     results = read_results([RESULTS / "plateau.jsonl"])
-    pairs = [json.loads(line) for line in (RESULTS / "plateau-pairs.jsonl").read_text("utf-8").splitlines()]
+    pairs = read_lines("plateau-pairs")
     tables = {
         name: by_setting(cells([result for result in results if result.get("name") == name]))
         for name in CACHES
