@@ -182,7 +182,7 @@ def convert(
     """  # fmt: skip
     from featcache.cache import TokenCache
     from featcache.cache.convert import convert_cache
-    from featcache.extraction.extract import parse_layers
+    from featcache.extraction.layers import parse_layers
 
     kept = None
     if layers not in (None, "all"):

@@ -57,7 +57,7 @@ def pull(
     from featcache.cache.format.layout import MAX_LAYER
     from featcache.cache.remote.pull import Layers
     from featcache.cache.remote.pull import pull as run
-    from featcache.extraction.extract import parse_layers
+    from featcache.extraction.layers import parse_layers
     from featcache.manifest import load_manifest
 
     ids = [clip.id for clip in load_manifest(manifest)] if manifest else None

@@ -37,12 +37,17 @@ def _measured(plan: Plan, rates: Rates) -> list[tuple[str, str]]:
     assert plan.hours is not None  # they come with the rates
     assert plan.binds is not None
     assert plan.epoch_minutes is not None
+    compiled = (
+        f" (compiled: full batches; compiling took {plan.compile_seconds:,.0f} s, once, which is left out)"
+        if plan.compile_seconds is not None
+        else ""
+    )
     each = f"decode {rates.decode:,.1f}, encode {rates.encode:,.1f}, write {rates.write:,.1f} clips/s"
     writers = (
         f" by each of {plan.writers} writers with cores and a disk of its own" if plan.writers > 1 else ""
     )
     return [
-        ("rates", f"{each}, each alone, on {rates.clips} clips"),
+        ("rates", f"{each}, each alone, on {rates.clips} clips{compiled}"),
         ("time", f"about {duration(plan.hours)}{writers}; {WORKERS[plan.binds]} is the slowest stage"),
         ("probing", f"{duration(plan.epoch_minutes / 60)} to read it once from this disk "
                     f"({bytes_text(rates.read)}/s), an epoch of training while it does not fit into memory"),

@@ -5,12 +5,25 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 MOST_EVENTS = 200_000  # of a trace: 40 MB; later ones are counted and not kept
+
+
+class Span:
+    """A block whose time is counted: entered several times for each clip, so no generator."""
+
+    __slots__ = ("_began", "_name", "_spans")
+
+    def __init__(self, spans: "Spans", name: str) -> None:
+        self._spans, self._name = spans, name
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._spans.add(self._name, self._began, time.perf_counter())
 
 
 class Spans:
@@ -26,16 +39,12 @@ class Spans:
         self.events: list[dict[str, Any]] = []
         self._keep, self._lock, self._began = keep, threading.Lock(), time.perf_counter()
 
-    @contextmanager
-    def span(self, name: str) -> Iterator[None]:
+    def span(self, name: str) -> "Span":
         """Count the block's time under a name."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._add(name, began, time.perf_counter())
+        return Span(self, name)
 
-    def _add(self, name: str, began: float, ended: float) -> None:
+    def add(self, name: str, began: float, ended: float) -> None:
+        """Count a time of the performance counter [s]."""
         with self._lock:
             self.seconds[name] += ended - began
             if self._keep and len(self.events) < MOST_EVENTS:

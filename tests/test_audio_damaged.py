@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from featcache.audio.container import cut_off
+from featcache.audio.container import examine
 from featcache.audio.load import LOUDEST, duration, load_clip
 from featcache.audio.resample import LARGEST_KERNEL, kernel_size, resample
 from featcache.errors import AudioError, InputError
@@ -42,14 +42,14 @@ def sound(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_file_that_was_cut_off_is_refused_wherever_the_cut_is(sound: Path) -> None:
     whole = sound.read_bytes()
-    assert cut_off(sound) is None
+    assert examine(sound).missing is None
     length = len(load_clip(sound, sample_rate=16_000).waveform)
     for share in (0.1, 0.3, 0.5, 0.77, 0.9, 0.99):
         sound.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(AudioError, match=r"was cut off \(|decoding stopped|cannot be read"):
             load_clip(sound, sample_rate=16_000)
     sound.write_bytes(whole + b"junk" * 10_000)
-    assert cut_off(sound) is None
+    assert examine(sound).missing is None
     if sound.suffix not in (".svx", ".w64", ".nist"):  # of which libsndfile reads whatever follows
         assert len(load_clip(sound, sample_rate=16_000).waveform) == length
 

@@ -12,7 +12,8 @@ from featcache.audio.load import load_clip
 from featcache.cache import TokenCache
 from featcache.encoders import build_encoder
 from featcache.errors import InputError, Interrupted, MismatchError
-from featcache.extraction.extract import extract, parse_layers
+from featcache.extraction.extract import extract
+from featcache.extraction.layers import parse_layers
 from featcache.records import failed_clips, last_manifest
 
 Make = Callable[..., Path]

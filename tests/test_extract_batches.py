@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+from featcache.audio import decode_ahead as decoding
 from featcache.cache import TokenCache
 from featcache.cli.main import featcache
 from featcache.encoders.base import Encoded
@@ -23,6 +25,7 @@ from featcache.extraction.canaries import COMPUTED
 from featcache.extraction.extract import extract
 from featcache.extraction.runner import Runner
 from featcache.extraction.transfer import CudaTransfer, Transfer, mean_of_valid
+from featcache.manifest import Clip
 
 Make = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -267,3 +270,24 @@ def test_compiled_tokens_are_within_the_tolerance_of_canaries(
     on_cpu.compile(4)
     difference = (on_cpu.encode(features).tokens[2].float() - wanted).norm() / wanted.norm()
     assert 0 <= difference < COMPUTED[on_cpu.dtype]
+
+
+def test_whole_files_are_decoded_in_groups_and_parts_of_a_recording_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, work: Any, *arguments: Any) -> Any:
+            sizes.append(len(arguments[0]))
+            return super().submit(work, *arguments)
+
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", Noting)
+    settings: dict[str, Any] = {"sample_rate": 16_000, "max_seconds": 1.0, "workers": 2, "ahead": 64}
+    for end, largest in ((None, 32), (0.5, 1)):
+        sizes.clear()
+        clips = [Clip(id=str(index), path=tmp_path / "none.wav", end=end) for index in range(300)]
+        found = list(decoding.decode_ahead(clips, **settings))
+        assert [clip for clip, _ in found] == clips
+        assert all("no such file" in str(reason) for _, reason in found)
+        assert (max(sizes), sizes[-1], sum(sizes)) == (largest, 1, 300)

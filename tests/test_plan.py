@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from torch import Tensor
 
 from featcache.cache import CacheLayout, TokenCache
 from featcache.cli.main import featcache
@@ -66,6 +70,33 @@ def test_a_plan_encodes_nothing_and_counts_what_a_run_then_writes(
     assert "4 to encode, 20 need not be" in again.stdout
     assert "clips/s, each alone, on 4 clips" in again.stdout
     assert len(TokenCache.open(out)) == 20
+
+
+def test_a_plan_of_a_compiled_encoder_measures_full_batches_of_it(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def compiled(forward: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def slow_at_first(features: Tensor) -> Any:
+            time.sleep(0 if sizes else 1.6)
+            sizes.append(len(features))
+            return forward(features)
+
+        return slow_at_first
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    words = ["extract", make_manifest(20), "--out", tmp_path / "c.zarr", "--plan", "--compile", *LOGMEL]
+    result = run(*words, "--batch-size", 40)
+    assert sizes == [40, 40]  # once to compile it, once to measure it: 16 clips again and again
+    assert (
+        "on 16 clips (compiled: full batches; compiling took 2 s, once, which is left out)" in result.stdout
+    )
+    found = re.search(r"encode ([\d,.]+),", result.stdout)
+    assert found
+    assert float(found[1].replace(",", "")) > 40  # with the first call it would be 25 at most
+    assert not (tmp_path / "c.zarr").exists()
+    assert "compil" not in run(*(word for word in words if word != "--compile")).stdout
 
 
 def test_every_run_says_its_plan_in_a_line(

@@ -10,39 +10,66 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 # Recorders that write into a pipe cannot know the length and leave one of these.
 _UNKNOWN_32 = {0, *range(0x7FFFF000, 0x80000001), *range(0xFFFFFF00, 0x100000000)}
 _MOST_CHUNKS = 10_000
+_SMALL = 1 << 16  # [bytes] of a file that is read whole
 _OGG_BUFFER = 1 << 17  # [bytes] more than the longest page, 65,307
 
 
-def cut_off(path: Path) -> str | None:
-    """What is missing of a file, in words; None if nothing is, or the format cannot say.
+class Examined(NamedTuple):
+    """What a container says of its file.
+
+    Attributes:
+        size: of the file [bytes]
+        missing: of the audio, in words; None if nothing is, or the format cannot say
+        unclosed: where the length of a WAV's audio stands, if its recorder was stopped before it wrote one
+    """
+
+    size: int
+    missing: str | None = None
+    unclosed: int | None = None
+
+
+def examine(path: Path) -> Examined:
+    """Hold a file against what its container says.
 
     Told of: WAV (RF64 and RIFX too), AIFF, 8SVX, AU, W64, CAF, NIST and Ogg. Unknown lengths and
     anything behind the audio are fine.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(64)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        head = os.read(descriptor, _SMALL)
         if head[:4] == b"OggS":
-            return _ogg_gap(path, size, os.fstat(file.fileno()).st_mtime_ns)
-        find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
-        found = find(file, size) if find else None
+            return Examined(facts.st_size, missing=_ogg_gap(path, facts.st_size, facts.st_mtime_ns))
+        # Of millions of small files each is read once: threads that decode wait for each other at every call.
+        file = io.BytesIO(head) if len(head) == facts.st_size else os.fdopen(descriptor, "rb", closefd=False)
+        return _held_against(file, head, facts.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _held_against(file: BinaryIO, head: bytes, size: int) -> Examined:
+    find = next((find for magic, find in _FORMATS.items() if head.startswith(magic)), None)
+    found = find(file, size) if find else None
     if found is None:
-        return None
+        return Examined(size, unclosed=_unclosed(file, size) if head[:4] == b"RIFF" else None)
     begin, wanted = found
     if begin + wanted <= size:
-        return None
-    return f"its header promises {wanted:,} bytes of audio, {max(0, size - begin):,} are there"
+        return Examined(size)
+    return Examined(
+        size, f"its header promises {wanted:,} bytes of audio, {max(0, size - begin):,} are there"
+    )
 
 
 class Unclosed(io.FileIO):
     """A WAV file whose recorder was stopped before it wrote the length: read up to its end.
 
     libsndfile takes a length of 0 at its word; of 0xFFFFFFFF it knows that it stands for "unknown".
+    Nobody need close it.
     """
 
     def __init__(self, path: Path, place: int) -> None:
@@ -56,18 +83,18 @@ class Unclosed(io.FileIO):
             view[index - begin] = 0xFF
         return count
 
+    def __del__(self) -> None:
+        self.close()
 
-def unclosed(path: Path) -> Unclosed | None:
-    """The file, if it is a WAV of which neither the whole nor the data has a length, but audio follows."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
-        if head[:4] == b"RIFF":
-            whole = int.from_bytes(head[4:8], "little")
-            for name, begin, length in _chunks(file, size, 12, "little"):
-                if name == b"data":
-                    none = length == 0 and begin < size and (whole <= begin or whole in _UNKNOWN_32)
-                    return Unclosed(path, begin - 4) if none else None
+
+def _unclosed(file: BinaryIO, size: int) -> int | None:
+    """Where a WAV should say how much audio it has, if neither that nor the whole has a length."""
+    file.seek(4)
+    whole = int.from_bytes(file.read(4), "little")
+    for name, begin, length in _chunks(file, size, 12, "little"):
+        if name == b"data":
+            none = length == 0 and begin < size and (whole <= begin or whole in _UNKNOWN_32)
+            return begin - 4 if none else None
     return None
 
 

@@ -1,13 +1,11 @@
 """Decoding: one segment of one file in, one mono waveform at the encoder's rate out."""
 
 import math
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
 
 import soundfile
-import torch
 from torch import Tensor
 
 from featcache.audio.opening import opened, reasons
@@ -57,7 +55,8 @@ def load_clip(
         AudioError: the file is missing, no regular file, empty, not audio or cut off, has NaN, infinite or
             absurdly large samples, ends before the segment does, or the clip is too long to be held.
     """
-    with _recording(path, accept_truncated, recordings) as recording:
+    use = recordings.use if recordings else _alone
+    with reasons(path), use(path, accept_truncated) as recording:
         first, count, cut = _segment(recording.file, path, start, end, max_seconds)
         rate = recording.file.samplerate
         if count * max(1.0, sample_rate / rate) > MOST_SAMPLES:
@@ -73,19 +72,12 @@ def load_clip(
             )
     _check_samples(mono, path)
     mono = resample(mono, rate, sample_rate)
-    return Decoded(mono[: round(max_seconds * sample_rate)] if math.isfinite(max_seconds) else mono, cut)
+    most = round(max_seconds * sample_rate) if math.isfinite(max_seconds) else len(mono)
+    return Decoded(mono if len(mono) <= most else mono[:most], cut)
 
 
-@contextmanager
-def _recording(
-    path: Path, accept_truncated: bool, recordings: OpenRecordings | None
-) -> Iterator[OpenRecording]:
-    if recordings:
-        with recordings.use(path, accept_truncated) as own:
-            yield own
-    else:
-        with closing(OpenRecording(path, accept_truncated)) as own, reasons(path):
-            yield own
+def _alone(path: Path, accept_truncated: bool) -> AbstractContextManager[OpenRecording]:
+    return closing(OpenRecording(path, accept_truncated))
 
 
 def duration(path: Path, *, accept_truncated: bool = False) -> float:
@@ -94,15 +86,16 @@ def duration(path: Path, *, accept_truncated: bool = False) -> float:
     Raises:
         AudioError: as ``load_clip``.
     """
-    with opened(path, accept_truncated) as file:
+    with reasons(path), opened(path, accept_truncated) as file:
         return float(file.frames / file.samplerate)
 
 
 def _check_samples(mono: Tensor, path: Path) -> None:
-    if not torch.isfinite(mono).all():
+    samples = mono.numpy()
+    lowest, highest = float(samples.min()), float(samples.max())  # NaN where there is one
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise AudioError(f"{printable(path)}: has NaN or infinite samples; repair or remove it")
-    largest = float(mono.abs().max())
-    if largest > LOUDEST:
+    if (largest := max(-lowest, highest)) > LOUDEST:
         raise AudioError(
             f"{printable(path)}: has samples of {largest:.1e}, beyond {LOUDEST:.1e} (full scale is 1); "
             "repair or remove it"
@@ -118,15 +111,21 @@ def _segment(
         raise AudioError(f"{printable(path)}: holds no audio (0 samples)")
     seconds = total / rate
     stop = seconds if end is None else end
-    segment = f"segment {seconds_text(start)}-{seconds_text(stop)} s"
     if start >= seconds or stop > seconds + END_SLACK:
         raise AudioError(
-            f"{printable(path)}: {segment} goes past the end of the file ({seconds:.3f} s);"
-            " mend start and end"
+            f"{printable(path)}: {_segment_text(start, stop)} goes past the end of the file "
+            f"({seconds:.3f} s); mend start and end"
         )
     first, last = round(start * rate), min(total, round(stop * rate))
     if last <= first:
-        raise AudioError(f"{printable(path)}: {segment} holds no sample at {rate} Hz; mend start and end")
+        raise AudioError(
+            f"{printable(path)}: {_segment_text(start, stop)} holds no sample at {rate} Hz; mend start "
+            "and end"
+        )
     # A fraction of a sample is no cut.
     count = min(last - first, math.ceil(max_seconds * rate)) if math.isfinite(max_seconds) else last - first
     return first, count, (last - first - count) / rate
+
+
+def _segment_text(start: float, stop: float) -> str:
+    return f"segment {seconds_text(start)}-{seconds_text(stop)} s"

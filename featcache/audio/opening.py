@@ -1,12 +1,12 @@
 """Audio files, opened only where their headers can be believed."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import soundfile
 
-from featcache.audio.container import cut_off, unclosed
+from featcache.audio.container import Unclosed, examine
 from featcache.embedded import on_disk
 from featcache.errors import AudioError
 from featcache.manifest.files import file_problem, printable
@@ -15,33 +15,33 @@ from featcache.manifest.files import file_problem, printable
 SAMPLES_PER_BYTE = 8192
 
 
-@contextmanager
-def opened(path: Path, accept_truncated: bool = False) -> Iterator[soundfile.SoundFile]:
-    """A regular file that is all there and holds what its header says it does.
+def opened(path: Path, accept_truncated: bool = False) -> soundfile.SoundFile:
+    """A regular file that is all there and holds what its header says it does, open to be read.
 
     Args:
         accept_truncated: open a file that was cut off, too
 
     Raises:
-        AudioError: the reason why not, also for what goes wrong while it is read.
+        AudioError: the reason why not.
     """
     problem = file_problem(path)
     if problem:
         raise AudioError(f"{printable(path)}: {problem}")
-    with reasons(path), ExitStack() as files:
-        own = files.enter_context(on_disk(path))
-        missing = None if accept_truncated else cut_off(own)
-        if missing:
+    with reasons(path), on_disk(path) as own:  # libsndfile keeps what it has opened
+        found = examine(own)
+        if found.missing and not accept_truncated:
             raise AudioError(
-                f"{printable(path)}: was cut off ({missing}); replace it, or take what is there "
+                f"{printable(path)}: was cut off ({found.missing}); replace it, or take what is there "
                 "with accept_truncated",
                 options=("accept_truncated",),
             )
-        mended = unclosed(own)
-        source = files.enter_context(mended) if mended else own
-        file = files.enter_context(soundfile.SoundFile(source))
-        _plausible(file, path, own.stat().st_size)
-        yield file
+        file = soundfile.SoundFile(own if found.unclosed is None else Unclosed(own, found.unclosed))
+        try:
+            _plausible(file, path, found.size)
+        except AudioError:
+            file.close()
+            raise
+        return file
 
 
 @contextmanager

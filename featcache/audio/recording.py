@@ -3,16 +3,17 @@
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from featcache.audio.opening import opened, reasons
+from featcache.audio.opening import opened
 
 OPEN_FILES = 8  # at once
 _BLOCK = 1 << 24  # samples of all channels decoded at once: 64 MB
@@ -33,18 +34,17 @@ class OpenRecording:
 
     def __init__(self, path: Path, accept_truncated: bool = False) -> None:
         self._path, self._accept = path, accept_truncated
-        self._files = ExitStack()
         self._open()
 
     def _open(self) -> None:
-        self._files.close()
-        self.file: soundfile.SoundFile = self._files.enter_context(opened(self._path, self._accept))
+        self.file: soundfile.SoundFile = opened(self._path, self._accept)
+        self._place = 0  # [frames] where the next read begins
         self._blocks: deque[Tensor] = deque()
         self._first = 0  # the number of the first block that is kept
         self._ended = False
 
     def close(self) -> None:
-        self._files.close()
+        self.file.close()
 
     def read(self, first: int, count: int) -> Tensor:
         """Mean over channels of ``count`` frames from ``first``, or of as many as there are: (L,) float32.
@@ -54,8 +54,10 @@ class OpenRecording:
         if self.file.format in _READ_ON:
             return self._read_on(first, count)
         blocks: list[Tensor] = []
-        here = self.file.seek(first) == first
-        while here and count > 0 and self.file.tell() < self.file.frames:
+        if first != self._place:
+            self._place = self.file.seek(first)
+        here = self._place == first
+        while here and count > 0 and self._place < self.file.frames:
             wanted = min(count, max(1, _BLOCK // self.file.channels))
             blocks.append(self._decode(wanted))
             count -= len(blocks[-1])
@@ -65,6 +67,7 @@ class OpenRecording:
 
     def _read_on(self, first: int, count: int) -> Tensor:
         if first < self._first * _STEP:
+            self.file.close()
             self._open()
         kept_from = max(0, first - _KEPT * count) // _STEP
         while not self._ended and (self._first + len(self._blocks)) * _STEP < first + count:
@@ -79,8 +82,10 @@ class OpenRecording:
         return torch.cat([torch.zeros(0), *wanted])[start : start + count]
 
     def _decode(self, frames: int) -> Tensor:
-        samples = torch.from_numpy(self.file.read(frames, dtype="float32", always_2d=True))
-        return samples[:, 0] if samples.shape[1] == 1 else samples.mean(dim=1)
+        samples = self.file.read(frames, out=np.empty((frames, self.file.channels), dtype=np.float32))
+        self._place += len(samples)
+        mono = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples)
+        return mono if mono.ndim == 1 else mono.mean(dim=1)
 
 
 @dataclass
@@ -102,14 +107,14 @@ class OpenRecordings:
         """A recording, which nobody else reads meanwhile.
 
         Raises:
-            AudioError: it cannot be opened, or what goes wrong while it is read.
+            AudioError: it cannot be opened.
         """
         with self._guard:
             entry = self._entries.setdefault(path, _Entry())
             self._entries.move_to_end(path)
             entry.users += 1
         try:
-            with entry.lock, reasons(path):
+            with entry.lock:
                 try:
                     if entry.recording is None:
                         entry.recording = OpenRecording(path, accept_truncated)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -157,15 +157,23 @@ class Batcher(Generic[T]):
         (items, encoded, arrival), self._flying = self._flying, None
         with self._spans.span("encode"):
             host = arrival()
-        with held_back():  # a run that is stopped has whole batches, so the next one makes the same ones
-            for row, (item, valid) in enumerate(items):
-                tokens, computed = _of_row(host.tokens, row), _of_row(encoded.tokens, row)
-                cls, mean = host.cls and _of_row(host.cls, row), host.mean and _of_row(host.mean, row)
-                self._sink(item, ClipTokens(tokens, cls, valid, mean, computed))
+        parts = zip(
+            items, _rows(host.tokens, items), _rows(host.cls, items), _rows(host.mean, items),
+            _rows(encoded.tokens, items), strict=True,
+        )  # fmt: skip
+        # A run that is stopped has whole batches, so the next one makes the same ones.
+        with held_back(), self._spans.span("store"):  # waiting for the disk is part of it
+            for (item, valid), tokens, cls, mean, computed in parts:
+                self._sink(item, ClipTokens(tokens or {}, cls, valid, mean, computed or {}))
 
 
-def _of_row(batch: dict[int, Tensor], row: int) -> dict[int, Tensor]:
-    return {layer: value[row] for layer, value in batch.items()}
+def _rows(batch: dict[int, Tensor] | None, items: Sequence[object]) -> Iterable[dict[int, Tensor] | None]:
+    """What each item of a batch has of it."""
+    if batch is None:
+        return [None] * len(items)
+    return (
+        dict(zip(batch, own, strict=True)) for own in zip(*(map(Tensor.unbind, batch.values())), strict=True)
+    )
 
 
 def tokens_of(runner: Runner, waveforms: Sequence[Tensor]) -> list[ClipTokens]:

@@ -7,56 +7,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import CLIP_SECONDS, Rule, check, count_up_to, seconds_from
+from featcache.arguments import check
 from featcache.cache import CacheWriter, TokenCache
-from featcache.cache.format.codecs import CODECS
-from featcache.cache.format.dtypes import STORE_DTYPES
 from featcache.cache.format.durable import writing
-from featcache.cache.format.layout import MOST_SHARD_CLIPS
 from featcache.cache.remote.store import is_url
 from featcache.cache.write.recovery import check_target
 from featcache.cores import cores
-from featcache.devices import choose_device, device_name, versions
+from featcache.devices import choose_device
 from featcache.devices import threads as limited
 from featcache.encoders import build_encoder
 from featcache.encoders.base import Encoder
 from featcache.encoders.columns import column_seconds
 from featcache.errors import InputError
-from featcache.extraction.fill import Filler, decoding_threads
+from featcache.extraction.fill import Filler
 from featcache.extraction.fingerprint import layout_of
+from featcache.extraction.layers import parse_layers
 from featcache.extraction.plan import MEASURED_FROM, Plan, pending_clips, plan_sizes, require_room, with_rates
 from featcache.extraction.rates import measure
 from featcache.extraction.result import Extraction
-from featcache.extraction.runner import COMPUTE_DTYPES, Runner
+from featcache.extraction.rules import RULES
+from featcache.extraction.run_record import run_record
+from featcache.extraction.runner import Runner
 from featcache.extraction.share import share_of
+from featcache.extraction.sounds import decoding_threads
 from featcache.extraction.stages import Stages
 from featcache.extraction.upload import Upload
 from featcache.home import home
 from featcache.manifest import Manifest, load_manifest, write_manifest
 from featcache.manifest.digests import clip_keys
 from featcache.manifest.files import file_problem, printable
-from featcache.manifest.variants import RULES as MIXUP
 from featcache.manifest.variants import Mixup, with_variants
 from featcache.manifest.windows import window_manifest
 from featcache.output import keeping, writable, writable_file
 from featcache.records import CLIPS, WINDOWS, add_run
 from featcache.spans import Spans
-
-WINDOW_SECONDS = seconds_from(0.001, 86_400)
-RULES: dict[str, Rule | Sequence[str]] = {
-    "clip_seconds": CLIP_SECONDS,
-    "dtype": tuple(COMPUTE_DTYPES),
-    "batch_size": count_up_to(10_000),
-    "workers": count_up_to(256),
-    "threads": count_up_to(1024),
-    "store_dtype": tuple(STORE_DTYPES),
-    "codec": tuple(CODECS),
-    "decode_timeout": WINDOW_SECONDS,
-    "shard_clips": count_up_to(MOST_SHARD_CLIPS),
-    "window_seconds": WINDOW_SECONDS,
-    "hop_seconds": WINDOW_SECONDS,
-    **MIXUP,
-}
 
 
 def extract(
@@ -200,11 +184,15 @@ def extract(
     todo = pending_clips(cache, layout, clips.clips, keys, upload.keys if upload else frozenset())
     plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
     require_room(plan, cache, layout)
+    if compiled and todo:
+        with limited(threads):
+            plan = replace(plan, compile_seconds=runner.compile(batch_size))
     if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
         with limited(threads):
             rates = measure(
                 todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
                 workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
+                together=batch_size if compiled else 1,
             )  # fmt: skip
         plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
     result.plan = plan
@@ -213,9 +201,6 @@ def extract(
         return result
     if announce and share.rank == 0:
         announce(plan)
-    if compiled and todo:
-        with limited(threads):
-            runner.compile(batch_size)
     spans, started = Spans(keep=profile is not None), time.perf_counter()
     with (
         limited(threads),
@@ -230,7 +215,7 @@ def extract(
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
                 add_run(
-                    result.cache, _run_record(result.manifest, manifest.title, runner, batch_size, compiled)
+                    result.cache, run_record(result.manifest, manifest.title, runner, batch_size, compiled)
                 )
         store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
@@ -272,31 +257,6 @@ def _bytes_on_disk(cache: Path) -> int:
     return total
 
 
-def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """The layers to keep, in order: ``None``, ``"all"``, ``"1-12"``, ``"6,12"`` or numbers.
-
-    >>> parse_layers("1-3,12", 12)
-    (1, 2, 3, 12)
-    """
-    if layers is None:
-        return (depth,)
-    if layers == "all":
-        return tuple(range(1, depth + 1)) or (depth,)
-    wanted: set[int] = set()
-    try:
-        for part in layers.split(",") if isinstance(layers, str) else map(str, layers):
-            first, _, last = part.partition("-")
-            begin, end = int(first), int(last or first)
-            # The ends first: a range of billions is not to be made before it is refused.
-            wanted.update((begin, end) if max(begin, end) > depth else range(begin, end + 1))
-    except ValueError:
-        raise InputError(f"layers {layers!r} not understood; wanted all, 12, 1-12 or 6,12") from None
-    lowest = min(1, depth)
-    if not wanted or min(wanted) < lowest or max(wanted) > depth:
-        raise InputError(f"layers {layers!r}: this encoder has layers {lowest} to {depth}")
-    return tuple(sorted(wanted))
-
-
 def _build(
     encoder: str | Encoder,
     weights: str | None,
@@ -314,18 +274,3 @@ def _name(encoder: str) -> str:
         return "custom:" + encoder.rsplit(":", 1)[1]
     folder = Path(encoder.removeprefix("hf:")).expanduser()
     return f"hf:{folder.resolve().name}" if encoder.startswith("hf:") and folder.is_dir() else encoder
-
-
-def _run_record(
-    manifest: Path, title: str, runner: Runner, batch_size: int, compiled: bool
-) -> dict[str, Any]:
-    """Where and with what this run computes: what a person looks for when canaries disagree."""
-    return {
-        "manifest": str(manifest.absolute()),
-        "dataset": title,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "device": device_name(runner.device),
-        "batch_size": batch_size,
-        "compiled": compiled,
-        "versions": versions(),
-    }

@@ -2,41 +2,31 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 from statistics import median
-from typing import TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
 
-from featcache.audio.decode_ahead import decode_ahead
-from featcache.audio.load import Decoded
 from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.layout import KEY_BYTES
-from featcache.cores import cores
-from featcache.encoders.base import Encoder, decode_seconds
 from featcache.errors import AudioError, FeatcacheError, Interrupted
 from featcache.extraction.batcher import Batcher, tokens_of
 from featcache.extraction.canaries import check_canaries
 from featcache.extraction.result import Extraction
 from featcache.extraction.runner import Runner
 from featcache.extraction.share import Share
+from featcache.extraction.sounds import Sound, Sounds
 from featcache.extraction.storing import Item, Storing
 from featcache.manifest import Clip
 from featcache.records import record_failed
 from featcache.spans import Spans
 
-R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 # Clips of ten seconds are often 10.001 s long: what is cut of them is no loss worth a word.
 CUT_SLACK = 0.01  # of the clip length
-
-
-def decoding_threads(workers: int | None) -> int:
-    """Those asked for, else one a core and at most 8."""
-    return workers or min(8, cores())
 
 
 class Filler:
@@ -57,13 +47,15 @@ class Filler:
         progress: bool = False,
     ) -> None:
         writer.count_time(spans)
-        self._timeout, self._spans = timeout, spans
+        self._spans = spans
+        self._sounds = Sounds(
+            runner.encoder, workers=workers, ahead=2 * batch_size, accept_truncated=accept_truncated,
+            timeout=timeout, spans=spans,
+        )  # fmt: skip
         self._share = share
         self._writer, self._runner, self._result = writer, runner, result
-        self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store), spans)
+        self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store))
         self._batch_size = batch_size
-        self._workers = decoding_threads(workers)
-        self._accept_truncated = accept_truncated
         self._progress = progress
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end
         self._waiting: set[str] = set()  # clips that this run has not come to yet
@@ -91,7 +83,7 @@ class Filler:
         self._result.complete = False
         self._clips: dict[bytes, Clip] = {}
         self._ids: dict[bytes, list[str]] = {}  # all of one audio
-        self._partners = {clip.id: clip for clip in clips}
+        self._sounds.partners = {clip.id: clip for clip in clips}
         for clip, key in zip(clips, keys, strict=True):
             own = _unreadable_key(clip) if key is None else key
             self._clips.setdefault(own, clip)
@@ -180,31 +172,9 @@ class Filler:
     def _decodable(self, pending: Mapping[bytes, Clip]) -> list[bytes]:
         return [
             key
-            for key, (_, sound) in zip(pending, self._decoded(pending.values()), strict=True)
-            if not isinstance(_long_enough(sound, self._runner.encoder), AudioError)
-            and key not in self._unread
+            for key, (_, sound) in zip(pending, self._sounds.of(pending.values()), strict=True)
+            if not isinstance(sound, AudioError) and key not in self._unread
         ]
-
-    def _decoded(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Decoded | AudioError]]:
-        return decode_ahead(
-            list(clips),
-            sample_rate=self._runner.encoder.sample_rate,
-            max_seconds=decode_seconds(self._runner.encoder),
-            workers=self._workers,
-            ahead=2 * self._batch_size,
-            accept_truncated=self._accept_truncated,
-            partners=self._partners,
-            timeout=self._timeout,
-            spans=self._spans,
-        )
-
-    def _waited_for(self, decoded: Iterator[R]) -> Iterator[R]:
-        while True:
-            with self._spans.span("wait for decoding"):
-                found = next(decoded, None)
-            if found is None:
-                return
-            yield found
 
     def _count_cut(self) -> None:
         slack = CUT_SLACK * self._runner.encoder.clip_seconds
@@ -220,7 +190,7 @@ class Filler:
         self._waiting.difference_update(clip.id for clip in present.values())
         if present:
             self._result.canaries = check_canaries(
-                TokenCache.open(self._result.cache), present, self._runner, self._partners
+                TokenCache.open(self._result.cache), present, self._runner, self._sounds.partners
             )
 
     def _find_copies(self, others: Sequence[TokenCache], pending: Mapping[bytes, Clip]) -> None:
@@ -231,7 +201,7 @@ class Filler:
             keys = [key for key in pending if key not in self._copies]
             rows = {key: row for key, row in zip(keys, other.rows_of(keys), strict=True) if row is not None}
             wanted = {key: pending[key] for key in rows}
-            self._result.canaries += check_canaries(other, wanted, self._runner, self._partners)
+            self._result.canaries += check_canaries(other, wanted, self._runner, self._sounds.partners)
             self._copies |= {key: (other, row) for key, row in rows.items()}
 
     def _take_sample(self, pending: Mapping[bytes, Clip]) -> None:
@@ -240,9 +210,7 @@ class Filler:
         Every writer takes the same clips, whichever shards are its own.
         """
         sounds: list[Tensor] = []
-        decoded = self._decoded(pending.values()) if self._writer.needs_sample else iter(())
-        for _, found in decoded:
-            sound = _long_enough(found, self._runner.encoder)
+        for _, sound in self._sounds.of(pending.values() if self._writer.needs_sample else ()):
             if not isinstance(sound, AudioError):
                 sounds.append(sound.waveform)
             if len(sounds) == self._writer.needs_sample:
@@ -258,7 +226,7 @@ class Filler:
         """Write whole shards, each with the clips that are wanted and can be decoded."""
         own = {shard: [key for key in keys if key in pending] for shard, keys in shards.items()}
         new = {shard: [key for key in keys if key not in self._copies] for shard, keys in own.items()}
-        decoded = self._waited_for(self._decoded(pending[key] for keys in new.values() for key in keys))
+        decoded = self._sounds.of(pending[key] for keys in new.values() for key in keys)
         batcher = Batcher(
             self._runner, self._batch_size, self._storing, dtype=self._storing.dtype, spans=self._spans
         )
@@ -294,12 +262,9 @@ class Filler:
             self._waiting.discard(pending[key].id)
             self._result.reused += 1
 
-    def _push(
-        self, batcher: Batcher[Item], key: bytes, clip: Clip, sound: Decoded | AudioError
-    ) -> str | None:
+    def _push(self, batcher: Batcher[Item], key: bytes, clip: Clip, sound: Sound) -> str | None:
         """Have a clip encoded; the reason where that cannot be."""
         self._waiting.discard(clip.id)
-        sound = _long_enough(sound, self._runner.encoder)
         if isinstance(sound, AudioError) or key in self._unread:
             self._result.failed[clip.id] = str(sound)
             return str(sound)
@@ -313,14 +278,3 @@ class Filler:
 def _unreadable_key(clip: Clip) -> bytes:
     """What stands for the content of a file that cannot be read."""
     return hashlib.blake2b(f"unreadable {clip.id}".encode(), digest_size=KEY_BYTES).digest()
-
-
-def _long_enough(sound: Decoded | AudioError, encoder: Encoder) -> Decoded | AudioError:
-    """The sound, or why the encoder cannot take it: one short clip must not stop a run."""
-    if isinstance(sound, AudioError):
-        return sound
-    try:
-        encoder.valid_tokens(len(sound.waveform))
-    except AudioError as error:
-        return error
-    return sound

@@ -30,6 +30,7 @@ class Plan:
     layer_bytes: dict[str, int]  # storage dtype -> bytes of one layer of these clips
     free: int  # [bytes] where the cache will be
     writers: int  # that share the work
+    compile_seconds: float | None = None  # that compiling the encoder took; once, and in none of what follows
     audio_seconds: float | None = None  # of these clips, as much as is encoded; from the sample's mean
     rates: Rates | None = None
     hours: float | None = None

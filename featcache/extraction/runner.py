@@ -1,6 +1,7 @@
 """The frozen encoder on its device: waveforms in, token maps out."""
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -59,8 +60,11 @@ class Runner:
         """Begin to bring a batch to the host, as `Transfer.down`."""
         return self.transfer.down(encoded, valid, dtype)
 
-    def compile(self, batch_size: int) -> None:
-        """Compile the encoder for batches of so many clips of full length; the first call takes a minute.
+    def compile(self, batch_size: int) -> float:
+        """Compile the encoder for batches of so many clips of full length, which takes a minute.
+
+        Returns:
+            How long it took [s].
 
         Raises:
             InputError: that cannot be done here.
@@ -68,8 +72,10 @@ class Runner:
         encoder = self.encoder
         (longest,) = self.features([torch.zeros(round(encoder.clip_seconds * encoder.sample_rate))])
         self._compiled = CompiledForward(self._forward, (batch_size, *longest.shape))
+        began = time.perf_counter()
         with self._compiled.explained():
             self.encode(longest.expand(batch_size, *longest.shape).contiguous())
+        return time.perf_counter() - began
 
     def _forward(self, features: Tensor) -> Encoded:
         if self._weights and isinstance(self.encoder, nn.Module):

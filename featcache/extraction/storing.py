@@ -9,7 +9,6 @@ from featcache.cache import CacheWriter
 from featcache.cache.format.channels import sample_clips
 from featcache.errors import InputError
 from featcache.extraction.batcher import ClipTokens
-from featcache.spans import Spans
 
 
 class Item(NamedTuple):
@@ -32,23 +31,22 @@ class Storing:
         count: clips that were taken
     """
 
-    def __init__(self, writer: CacheWriter, dtype: torch.dtype | None, spans: Spans) -> None:
+    def __init__(self, writer: CacheWriter, dtype: torch.dtype | None) -> None:
         layout = writer.layout
         self.dtype, self.count = dtype, 0
-        self._writer, self._spans, self._sample = writer, spans, sample_clips(layout)
+        self._writer, self._sample = writer, sample_clips(layout)
         looked_at = layout.channels and not layout.scales_channels and not writer.done_keys
         self._first: list[tuple[Item, ClipTokens]] | None = [] if looked_at else None
 
     def __call__(self, item: Item, clip: ClipTokens) -> None:
         """Store one clip."""
         self.count += 1
-        with self._spans.span("store"):  # waiting for the disk is part of it
-            if self._first is None:
-                self._add(item, clip)
-                return
-            self._first.append((item, clip))
-            if len(self._first) == self._sample:
-                self.let_go()
+        if self._first is None:
+            self._add(item, clip)
+            return
+        self._first.append((item, clip))
+        if len(self._first) == self._sample:
+            self.let_go()
 
     def let_go(self) -> None:
         """Store the clips that wait, however few there are; before a shard ends.

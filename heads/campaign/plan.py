@@ -15,7 +15,7 @@ from featcache.datasets.prepare import named_source
 from featcache.datasets.table import dataset_spec
 from featcache.encoders import encoder_spec
 from featcache.errors import FeatcacheError, MissingError
-from featcache.extraction.extract import parse_layers
+from featcache.extraction.layers import parse_layers
 from featcache.heads.campaign.sources import StudySource, source_of
 from featcache.heads.campaign.steps import extract_key, extracted, probe_key, probed
 from featcache.heads.campaign.study import StudyCell, StudyDataset, StudyEncoder, StudyFile

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from featcache.arguments import COUNT, FROM_ZERO, Rule, check, seconds_from
 from featcache.errors import InputError, MissingError, unknown
-from featcache.extraction.extract import RULES as EXTRACTION
+from featcache.extraction.rules import RULES as EXTRACTION
 from featcache.files import read_bytes, reason
 from featcache.heads.campaign.study import StudyDataset, StudyEncoder, StudyFile
 from featcache.heads.probing.arguments import RULES as PROBING

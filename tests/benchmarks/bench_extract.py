@@ -28,6 +28,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +51,7 @@ from featcache.extraction.batcher import ClipTokens, tokens_of
 from featcache.extraction.extract import extract
 from featcache.extraction.fingerprint import layout_of
 from featcache.extraction.runner import Runner
-from featcache.manifest import read_manifest
+from featcache.manifest import Clip, read_manifest
 
 BATCH = 32
 
@@ -95,11 +97,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", action="append", choices=list(CASES), help="this case; may be repeated")
     parser.add_argument("--memory", type=int, help="only extract so many clips, and print the peak in MB")
+    parser.add_argument("--decoding", action="store_true", help="only decode, by threads and by processes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.memory:
             print(f"{peak(folder, options.memory):.0f}")
+            return
+        if options.decoding:
+            decoding(folder, options)
             return
         table(folder, options)
     if options.full and not options.only:
@@ -230,6 +236,45 @@ def measured(folder: Path, manifest: Path, encoder: Encoder, options: argparse.N
     return [decode, frontend, forward, write, whole]
 
 
+def decoding(folder: Path, options: argparse.Namespace) -> None:
+    """Threads that decode against threads that each ask a process."""
+    print(f"load average before: {os.getloadavg()[0]:.1f}\n")
+    print("| clips | threads | processes | threads [ms] | processes [ms] |\n|---|---|---|---|---|")
+    kinds = {
+        "10 s of 44.1 kHz FLAC": sounds(folder / "flac", [10.0] * (128 if options.full else 8)),
+        "0.1 s of 16 kHz WAV": sounds(folder / "wav", [0.1] * (4000 if options.full else 64), "wav", 16_000),
+    }
+    for name, manifest in kinds.items():
+        clips = read_manifest(manifest).clips
+        found = [[decoded(clips, timeout) for timeout in (None, 60.0)] for _ in range(options.repeats)]
+        costs = list(zip(*found, strict=True))
+        cells = [f"{1 / min(cost.wall for cost in own):,.0f}" for own in costs]
+        cells += [f"{min(cost.processor for cost in own) * 1000:.2f}" for own in costs]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def decoded(clips: Sequence[Clip], timeout: float | None) -> Cost:
+    """Of a clip with all cores, once the first quarter is there; without a timeout threads decode."""
+    found = decode_ahead(
+        clips, sample_rate=16_000, max_seconds=10.0, workers=cores(), ahead=2 * BATCH, timeout=timeout
+    )
+    count = len(clips) - sum(1 for _ in islice(found, len(clips) // 4))
+    began, processor_began = time.perf_counter(), with_children()
+    for done, _ in enumerate(found, start=1):
+        if done == count:  # the processes are still there
+            cost = Cost(time.perf_counter() - began, with_children() - processor_began)
+    return Cost(*(seconds / count for seconds in cost))
+
+
+def with_children() -> float:
+    """[s] of processor time of this process and of those that it has."""
+    pids = [
+        pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    return time.process_time() + sum(map(int, chain(*ticks))) / os.sysconf("SC_CLK_TCK")
+
+
 def by_shape(features: Sequence[Tensor]) -> list[Tensor]:
     """Features in batches of one shape each, as full as they can be."""
     shapes: dict[torch.Size, list[Tensor]] = {}
@@ -261,10 +306,15 @@ def cache_write(folder: Path, runner: Runner, tokens: Sequence[ClipTokens], coun
 
 
 def raw_write(folder: Path, encoder: Encoder, count: int) -> None:
-    """Write as many bytes as such clips have, in files of about 192 MB, each made durable."""
+    """Write as many bytes as such clips have, in files of about 192 MB, each made durable.
+
+    All stay until the last is there, as those of a cache do: the memory of a file that is removed is there
+    for the next, which a virtual machine otherwise gets page by page from its host.
+    """
     clip = np.random.default_rng(0).bytes(encoder.grid[0] * encoder.grid[1] * encoder.dim * 2)
-    for first in range(0, count, 256):
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+    with ExitStack() as files:
+        for first in range(0, count, 256):
+            file = files.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             for _ in range(min(256, count - first)):
                 file.write(clip)
             os.fsync(file.fileno())

@@ -56,9 +56,9 @@ class ClipBuffer:
         """
         for layer, out in self._places.items():
             if clip.cls is not None:
-                self._arrays[f"cls/{layer}"][0].copy_(clip.cls[layer])
+                self._arrays[f"cls/{layer}"][0].copy_(clip.cls[layer].detach())
             if clip.mean is not None:
-                out.mean.copy_(clip.mean[layer])
+                out.mean.copy_(clip.mean[layer].detach())
             self._put_tokens(clip, layer, out)
         self._valid[0] = self.valid = clip.valid
         self._take_name(clip.id, clip.key)
@@ -102,10 +102,11 @@ class ClipBuffer:
     def _put_tokens(self, clip: GivenClip, layer: int, out: plain.StoredLayer) -> None:
         tokens = clip.tokens[layer].detach()
         tokens = tokens if tokens.stride(1) == 1 else tokens.contiguous()
-        if len(tokens) < len(out.row):
-            self.rows[f"tokens/{layer}"].reshape(len(out.row), -1)[len(tokens) :] = 0
+        n, N = tokens.shape[0], out.row.shape[0]
+        if n < N:
+            self.rows[f"tokens/{layer}"].reshape(N, -1)[n:] = 0
             if out.scale is not None:
-                out.scale[len(tokens) :] = 0
+                out.scale[n:] = 0
         dtype, channels = self._layout.store, self.channels.get(layer)
         given = clip.mean is not None
         if native.serves(tokens):

@@ -49,8 +49,8 @@ def check_clip(layout: CacheLayout, clip: GivenClip) -> None:
                 f"clip {clip.id!r}: layer {layer} needs tokens (n <= {layout.num_tokens}, {layout.dim}), "
                 f"found {shape or 'none'}"
             )
-        if not 0 <= clip.valid <= len(clip.tokens[layer]):
-            raise InputError(f"clip {clip.id!r}: {clip.valid} valid tokens of {len(clip.tokens[layer])}")
+        if not 0 <= clip.valid <= shape[0]:
+            raise InputError(f"clip {clip.id!r}: {clip.valid} valid tokens of {shape[0]}")
 
 
 def _cloned(by_layer: Mapping[int, Tensor] | None) -> dict[int, Tensor] | None:

@@ -67,7 +67,7 @@ class StorePass:
         """As `plain.store`, of tokens whose values lie side by side."""
         clip = self._clip
         clip.tokens, clip.source = tokens.data_ptr(), SOURCES.index(tokens.dtype)
-        clip.stride, clip.n = tokens.stride(0) * tokens.itemsize, len(tokens)
+        clip.stride, clip.n = tokens.stride(0) * tokens.itemsize, tokens.shape[0]
         clip.valid, clip.given = valid, given
         clip.channels = None if channels is None else channels.data_ptr()
         return bool(self._run(self._pointer))

@@ -15,6 +15,7 @@ from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import Finished
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.write.clip_buffer import ClipBuffer
+from featcache.cache.write.in_order import InOrder
 from featcache.cache.write.open_shard import OpenShard
 from featcache.cache.write.plan import ShardPlan
 from featcache.cache.write.recovery import finished_keys, shard_row_count
@@ -50,7 +51,7 @@ class ShardQueue:
         self._free: SimpleQueue[ClipBuffer] = SimpleQueue()
         for buffer in self._buffers:
             self._free.put(buffer)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="featcache-writer")
+        self._writer = InOrder("featcache-writer", self._failing)
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="featcache-sealer")
         self._sealing: Future[None] | None = None
         self._number = 0  # no shard number below it is free
@@ -68,7 +69,7 @@ class ShardQueue:
         """Have the next clips put into this shard, until `end_shard`."""
         self.check()
         self._planned = True
-        self._writer.submit(self._begin, number)
+        self._writer.put(self._begin, number)
         self.room = self._layout.shard_rows
 
     @contextmanager
@@ -83,7 +84,7 @@ class ShardQueue:
             buffer = self._free.get()
         try:
             yield buffer
-            self._writer.submit(self._append, buffer)
+            self._writer.put(self._append, buffer)
         except BaseException:
             self._free.put(buffer)
             raise
@@ -99,14 +100,15 @@ class ShardQueue:
             if_any: leave it as it is where it has none
         """
         self.check()
-        self._writer.submit(self._end, dict(failed or {}), if_any)
+        self._writer.put(self._end, dict(failed or {}), if_any)
         self.room = self._layout.shard_rows
 
     def settle(self) -> None:
         """Wait for the threads; their error becomes the caller's, each time anew."""
         self.check()
         with self.spans.span("wait for disk"):
-            self._writer.submit(self._wait_for_sealer).result()
+            self._writer.put(self._wait_for_sealer)
+            self._writer.wait()
         self.check()
 
     def stop(self) -> None:
@@ -114,7 +116,7 @@ class ShardQueue:
         if os.getpid() != self._pid:
             return
         try:
-            self._writer.shutdown(wait=True)
+            self._writer.stop()
         finally:
             self._sealer.shutdown(wait=True)
             self._failure = self._failure or InputError("this cache writer is closed; open the cache again")
@@ -129,10 +131,12 @@ class ShardQueue:
             raise self._failure
 
     def _append(self, buffer: ClipBuffer) -> None:
-        if self._failure is None:
-            with self._failing(), self.spans.span("write"):
-                self._growing().append(buffer)
-        self._free.put(buffer)
+        try:
+            if self._failure is None:
+                with self.spans.span("write"):
+                    self._growing().append(buffer)
+        finally:
+            self._free.put(buffer)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -145,8 +149,7 @@ class ShardQueue:
 
     def _begin(self, number: int) -> None:
         if self._failure is None:
-            with self._failing():
-                self._shard = OpenShard(self._path, self._layout, number)
+            self._shard = OpenShard(self._path, self._layout, number)
 
     def _growing(self) -> OpenShard:
         if self._shard is None:

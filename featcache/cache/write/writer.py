@@ -237,15 +237,14 @@ class CacheWriter:
             CacheError: an earlier shard could not be written.
         """
         self._queue.check()
-        with torch.no_grad():
-            clip = GivenClip(clip_id, key, tokens, cls, mean, valid)
-            check_clip(self.layout, clip)
-            if self._held is None:
-                self._put(clip)
-            else:
-                self._held.append(clip.copy())
-                if len(self._held) == sample_clips(self.layout):
-                    self._let_go()
+        clip = GivenClip(clip_id, key, tokens, cls, mean, valid)
+        check_clip(self.layout, clip)
+        if self._held is None:
+            self._put(clip)
+        else:
+            self._held.append(clip.copy())
+            if len(self._held) == sample_clips(self.layout):
+                self._let_go()
 
     def add_stored(self, clip_id: str, key: bytes, source: TokenCache, row: int) -> None:
         """Take a clip as another cache stores it, bit for bit; see `check_same`."""

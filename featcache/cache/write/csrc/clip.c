@@ -9,6 +9,7 @@
 
 enum { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };  // as in ../native.py
 enum { SUMMED = 512, SOME = 8 };                  // as in ../plain.py
+enum { AHEAD = 2 };                               // rows that are fetched before they are read
 enum { HALF_INFINITY = 0x7C00, BRAIN_INFINITY = 0x7F80, INFINITE = 0x7F800000, MAGNITUDE = 0x7FFFFFFF };
 
 typedef struct {
@@ -145,6 +146,16 @@ INLINE void note_largest(int32_t *restrict largest, const float *restrict x, int
     }
 }
 
+// Both at once.
+INLINE void add_noting(float *restrict sum, int32_t *restrict largest, const float *restrict x, int64_t D) {
+    const int32_t *bits = (const int32_t *)x;
+    for (int64_t d = 0; d < D; d++) {
+        int32_t magnitude = bits[d] & MAGNITUDE;
+        largest[d] = magnitude > largest[d] ? magnitude : largest[d];
+        sum[d] += x[d];
+    }
+}
+
 INLINE void add_squares(float *restrict sum, const float *restrict x, const float *restrict mean, int64_t D) {
     for (int64_t d = 0; d < D; d++) {
         float away = x[d] - mean[d];
@@ -162,6 +173,13 @@ INLINE void note_variance(const Clip *clip, float *work) {
         for (int64_t d = 0; d < D; d++) clip->variance[d] /= (float)count;
 }
 
+// Have a row brought near before it is read.
+INLINE void fetch(const Clip *clip, int64_t t) {
+    const char *row = clip->tokens + t * clip->stride;
+    int64_t bytes = clip->D * (clip->source == FLOAT32 ? 4 : 2);
+    for (int64_t place = 0; place < bytes; place += 64) _mm_prefetch(row + place, _MM_HINT_T0);
+}
+
 // Returns whether everything that is stored is finite.
 int featcache_clip(const Clip *clip) {
     int64_t D = clip->D;
@@ -170,12 +188,17 @@ int featcache_clip(const Clip *clip) {
     if (summing) memset(clip->mean, 0, D * sizeof(float));
     if (clip->variance) memset(clip->largest, 0, D * sizeof(float));
     for (int64_t t = 0; t < clip->n; t++) {
+        if (t + AHEAD < clip->n) fetch(clip, t + AHEAD);
         const float *x = widened(clip, t, wide);
         finite &= stored(clip, x, t, work);
         if (t >= clip->valid) continue;
-        if (clip->variance) note_largest(clip->largest, x, D);
+        int noting = clip->variance != NULL, first = t % SUMMED == 0;
+        if (noting && summing && !first) add_noting(sum, clip->largest, x, D);
+        else {
+            if (noting) note_largest(clip->largest, x, D);
+            if (summing) add(sum, x, D, first);
+        }
         if (!summing) continue;
-        add(sum, x, D, t % SUMMED == 0);
         if (t % SUMMED == SUMMED - 1 || t == clip->valid - 1) add(clip->mean, sum, D, t < SUMMED);
     }
     if (summing && clip->valid)
