@@ -9,6 +9,7 @@
 - ``given_clip``: one clip as a caller gives it, checked
 - ``clip_buffer``: one clip in the form that is stored
 - ``plain``: one layer of it, by NumPy and torch
+- ``in_order``: jobs that threads do side by side, taken in the order in which they were given
 - ``native``: the same in one pass in C (``csrc/``), compiled when first needed
 - ``recovery``: what was there before, and what a crash left
 - ``folders``: the folders of a cache, and what in them is a cache's own
