@@ -6,10 +6,10 @@ thread of torch: as many again in each of them would keep the encoder from the c
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -23,9 +23,9 @@ from featcache.errors import AudioError
 from featcache.manifest import Clip
 from featcache.spans import Spans
 
-# Clips that a thread is handed at once, at most: to hand over one takes as long as to decode a tenth of a
-# second of WAV. With as many as a batch has, one thread decodes short clips while the others sleep, and they
-# do not pass the interpreter lock round.
+# To hand a clip to a thread takes as long as to decode a tenth of a second of WAV, and threads that decode
+# such clips pass the interpreter lock round at each: so a thread gets as many as take it about so long.
+_TOGETHER = 0.01  # [s]
 _MOST_TOGETHER = 32
 
 
@@ -65,23 +65,35 @@ def decode_ahead(
         except AudioError as error:
             return error
 
-    def decode_all(group: Sequence[Clip]) -> list[Decoded | AudioError]:
-        return [decode(clip) for clip in group if not over.is_set()]
+    def decode_all(group: Sequence[Clip]) -> tuple[list[Decoded | AudioError], float]:
+        began = time.perf_counter()
+        found = [decode(clip) for clip in group if not over.is_set()]
+        return found, (time.perf_counter() - began) / len(group)
 
     own, recordings, over = torch.get_num_threads(), OpenRecordings(), threading.Event()
     most = max(1, min(_MOST_TOGETHER, ahead // workers))
     if any(clip.start or clip.end is not None for clip in clips):
         most = 1  # neighbours are parts of one recording, in which all threads read on together
-    groups = _groups(clips, most, workers)
     pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
+    queue: deque[tuple[Sequence[Clip], Future[tuple[list[Decoded | AudioError], float]]]] = deque()
+    begun, ended, size = 0, 0, 1
+
+    def hand_over() -> None:
+        nonlocal begun
+        while begun < len(clips) and (not queue or begun - ended + size <= ahead):
+            fair = (len(clips) - begun) // (2 * workers)  # at the end, so that all workers end together
+            group = clips[begun : begun + max(1, min(size, fair))]
+            queue.append((group, pool.submit(decode_all, group)))
+            begun += len(group)
+
     try:
-        queue: deque[tuple[Sequence[Clip], Future[list[Decoded | AudioError]]]] = deque(
-            (group, pool.submit(decode_all, group)) for group in islice(groups, max(workers, ahead // most))
-        )
+        hand_over()
         while queue:
             group, future = queue.popleft()
-            results = future.result()
-            queue.extend((following, pool.submit(decode_all, following)) for following in islice(groups, 1))
+            results, seconds = future.result()
+            ended += len(group)
+            size = max(1, min(most, int(_TOGETHER / max(seconds, 1e-6))))
+            hand_over()
             yield from zip(group, results, strict=True)
     finally:
         over.set()
@@ -90,12 +102,3 @@ def decode_ahead(
             processes.close()
         recordings.close()
         torch.set_num_threads(own)  # what a thread that starts later takes for its own
-
-
-def _groups(clips: Sequence[Clip], most: int, workers: int) -> Iterator[Sequence[Clip]]:
-    """Neighbours together; fewer towards the end, so that all workers end at the same time."""
-    start = 0
-    while left := len(clips) - start:
-        size = max(1, min(most, left // (2 * workers)))
-        yield clips[start : start + size]
-        start += size

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from featcache.arguments import check
 from featcache.cache import CacheWriter, TokenCache
 from featcache.cache.format.durable import writing
@@ -185,7 +187,11 @@ def extract(
     plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
     require_room(plan, cache, layout)
     if compiled and todo:
-        with limited(threads):
+        waiting = tqdm(
+            desc="compiling the encoder", bar_format="{desc}, {elapsed}", leave=False,
+            disable=None if progress else True,
+        )  # fmt: skip
+        with limited(threads), waiting:
             plan = replace(plan, compile_seconds=runner.compile(batch_size))
     if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
         with limited(threads):

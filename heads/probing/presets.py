@@ -170,7 +170,7 @@ PLATEAU = Preset(
     name="plateau",
     source="ours: every head trains until its validation score no longer gets better, then its rate falls; "
     "rates, norms, loss and steps by measurement (docs/protocol.md)",
-    # logreg's own: the asymmetric loss leaves a linear layer two points of mAP below it on soundscapes
+    # logreg's own: the asymmetric loss leaves a linear layer three points of mAP below it on soundscapes
     loss={"multi-label": "bce", "single-label": "cross-entropy"},
     lr=3e-3,
     prototype_lr=3e-2,

@@ -2,6 +2,7 @@
 
 - ``writer``: ``CacheWriter``, the entry
 - ``shard_queue``: the threads that append clips and end shards
+- ``in_order``: one thread that does what it is handed, in order
 - ``plan``: which clips make which shard
 - ``open_shard``: one shard from its first clip to its place in the ledger
 - ``commit``: ending a shard where other writers may be at the same one
@@ -9,7 +10,6 @@
 - ``given_clip``: one clip as a caller gives it, checked
 - ``clip_buffer``: one clip in the form that is stored
 - ``plain``: one layer of it, by NumPy and torch
-- ``in_order``: jobs that threads do side by side, taken in the order in which they were given
 - ``native``: the same in one pass in C (``csrc/``), compiled when first needed
 - ``recovery``: what was there before, and what a crash left
 - ``folders``: the folders of a cache, and what in them is a cache's own
