@@ -187,16 +187,41 @@ class SimPool(PooledHead):
 
     def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """The weight of every token, (B, N)."""
-        return self._weights(tokens, self.norm(tokens), valid)
+        return self._weights(tokens, self._plain(tokens), valid)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        normed = self.norm(tokens)
-        return torch.bmm(self._weights(tokens, normed, valid).unsqueeze(1), normed).squeeze(1)
+        plain = self._plain(tokens)
+        mean = torch.bmm(self._weights(tokens, plain, valid).unsqueeze(1), plain).squeeze(1)
+        return mean * self.norm.weight + self.norm.bias
 
-    def _weights(self, tokens: Tensor, normed: Tensor, valid: Tensor | None) -> Tensor:
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """One layer norm for all heads, and two products over its tokens; they carry no gradient here."""
+        tokens, _, valid = inputs
+        assert tokens is not None
+        plain = self._plain(tokens)
+        query = mean_tokens(tokens, valid) @ own["query.weight"].transpose(1, 2)  # (K, B, D)
+        folded = self._folded(query, own["key.weight"], own["norm.weight"].unsqueeze(1))
+        logits = torch.bmm(plain, folded.permute(1, 2, 0))  # (B, N, K)
+        if valid is not None:
+            logits = logits.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+        mean = torch.bmm(logits.softmax(dim=1).transpose(1, 2), plain).transpose(0, 1)  # (K, B, D)
+        return mean * own["norm.weight"].unsqueeze(1) + own["norm.bias"].unsqueeze(1)
+
+    def _plain(self, tokens: Tensor) -> Tensor:
+        """Normalised tokens before the weight and bias of the norm, which are folded into what follows."""
+        plain: Tensor = nn_f.layer_norm(tokens, tokens.shape[-1:], eps=self.norm.eps)
+        return plain
+
+    def _weights(self, tokens: Tensor, plain: Tensor, valid: Tensor | None) -> Tensor:
         query = self.query(mean_tokens(tokens, valid))
-        folded = query @ self.key.weight * tokens.shape[-1] ** -0.5  # (B, D)
-        return attention_weights(torch.einsum("bd,bnd->bn", folded, normed), valid)
+        folded = self._folded(query, self.key.weight, self.norm.weight)  # (B, D)
+        return attention_weights(torch.einsum("bd,bnd->bn", folded, plain), valid)
+
+    @staticmethod
+    def _folded(query: Tensor, key: Tensor, gain: Tensor) -> Tensor:
+        """What a normalised token is multiplied with; the norm's bias moves all tokens of a clip alike."""
+        folded: Tensor = query @ key * gain * query.shape[-1] ** -0.5
+        return folded
 
 
 class Abmilp(PooledHead):

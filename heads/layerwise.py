@@ -1,12 +1,15 @@
 """Heads that read every kept layer: a learned convex mixture of layers, then one of the other heads."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as nn_f
 
 from featcache.heads.attentive import Attentive
 from featcache.heads.base import HeadSpec, Inputs
-from featcache.heads.matching import match
+from featcache.heads.matching import gather_winners, is_plain, match
 from featcache.heads.pooled import Norm, PooledHead
 from featcache.heads.pooling import mean_tokens
 
@@ -75,7 +78,9 @@ class Gated(PooledHead):
         else:
             whole = torch.einsum("l,bld->bd", share, nn_f.normalize(cls, dim=-1))
         direction = nn_f.normalize(self.prototypes, dim=-1)
-        lowest, highest = extremes(mixture, direction, valid)
+        # A user's own form of the match, and exporters, need plain operations.
+        found = extremes if is_plain() else Extremes.apply
+        lowest, highest = found(mixture, direction, valid)
         return torch.stack([lowest, whole @ direction.T, highest], dim=-1).flatten(1)
 
     def ready(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
@@ -88,13 +93,37 @@ class Gated(PooledHead):
 
 
 def extremes(mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Smallest and largest product (B, K) over tokens at most one long."""
+    """Smallest and largest product (B, K) over tokens at most one long, in plain operations."""
     missing = (1 - mixture.square().sum(dim=-1, keepdim=True)).clamp(min=1e-12).sqrt()
     filled = torch.cat([mixture, missing], dim=-1)
     both = nn_f.pad(torch.cat([direction, -direction]), (0, 1))
     scores, _ = match(filled, both, valid)
     highest, lowest = scores.chunk(2, dim=-1)
     return -lowest, highest
+
+
+class Extremes(torch.autograd.Function):
+    """``extremes``, with the gradient of a product: what fills a token up cancels out of it."""
+
+    @staticmethod
+    def forward(ctx: Any, mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        filled = nn_f.pad(mixture, (0, 1))
+        filled[..., -1] = (1 - torch.linalg.vector_norm(mixture, dim=-1).square()).clamp(min=1e-12).sqrt()
+        scores, index = match(filled, nn_f.pad(torch.cat([direction, -direction]), (0, 1)), valid)
+        ctx.save_for_backward(mixture, direction, index)
+        highest, lowest = scores.chunk(2, dim=-1)
+        return -lowest, highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, None]:
+        mixture, direction, index = ctx.saved_tensors
+        weight, both = torch.cat([high, low], dim=-1), direction.repeat(2, 1)  # (B, 2K), (2K, D)
+        to_direction = gather_winners(mixture, both, weight, index).view(2, *direction.shape).sum(dim=0)
+        to_mixture = torch.zeros_like(mixture)
+        for clip, own, place in zip(to_mixture, weight, index, strict=True):
+            clip.index_add_(0, place, own.unsqueeze(-1) * both)
+        return to_mixture, to_direction, None
 
 
 class AttentiveLayers(Attentive):
@@ -136,11 +165,14 @@ class AttentiveLayers(Attentive):
 
 def moments(tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the values of every token, as a layer norm has them: (B, layers, N)."""
-    parts = [
-        torch.var_mean(tokens[:, layer].to(dtype), dim=-1, correction=0) for layer in range(tokens.shape[1])
-    ]
-    variance, mean = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
-    return mean, (variance + 1e-6).sqrt()
+    means, variances = [], []
+    for layer in range(tokens.shape[1]):
+        own = tokens[:, layer].to(dtype)
+        mean = own.mean(dim=-1, keepdim=True)
+        # torch.var_mean takes ten times as long on a CPU.
+        variances.append(torch.linalg.vector_norm(own - mean, dim=-1).square() / own.shape[-1])
+        means.append(mean.squeeze(-1))
+    return torch.stack(means, dim=1), (torch.stack(variances, dim=1) + 1e-6).sqrt()
 
 
 ATTENTIVE_LAYERS = HeadSpec(

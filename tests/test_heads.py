@@ -11,6 +11,7 @@ from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.attentive import Attentive
 from featcache.heads.binarize import binarize
+from featcache.heads.layerwise import Extremes
 from featcache.heads.training.group import Group
 from featcache.heads.training.trial import Training, Trial
 
@@ -407,6 +408,27 @@ def test_gated_probe_equals_its_formula():
     parts[1] = products.mean(dim=1)
     features = torch.stack(parts, dim=-1).reshape(B, -1)
     torch.testing.assert_close(head(tokens, None, valid), head.classify(features))
+
+
+def test_the_gradient_of_the_extremes_is_that_of_plain_products():
+    torch.manual_seed(3)
+    mixture = nn_f.normalize(torch.randn(B, 6, D), dim=-1) * torch.rand(B, 6, 1)
+    valid = torch.ones(B, 6, dtype=torch.bool)
+    valid[0, 4:] = False
+    direction, weights = nn_f.normalize(torch.randn(9, D), dim=-1), torch.randn(2, B, 9)
+    found = []
+    for own in (Extremes.apply, plain_extremes):
+        inputs = mixture.clone().requires_grad_(), direction.clone().requires_grad_()
+        both = torch.stack(own(*inputs, valid))
+        found.append((both, *torch.autograd.grad((both * weights).sum(), inputs)))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def plain_extremes(mixture: torch.Tensor, direction: torch.Tensor, valid: torch.Tensor):
+    products = mixture @ direction.T
+    low, high = (products.masked_fill(~valid.unsqueeze(-1), edge) for edge in (torch.inf, -torch.inf))
+    return low.amin(dim=1), high.amax(dim=1)
 
 
 def test_attentive_layers_equal_attention_on_the_mean_of_normed_layers_at_first():
