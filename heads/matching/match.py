@@ -90,7 +90,7 @@ def chosen() -> str:
 def engine(tokens: Tensor, prototypes: Tensor) -> ModuleType:
     """The fast form for these: the one asked for, else by device and dtype alone.
 
-    Which instructions a processor has beyond AVX2 does not count: no result may depend on it.
+    Which instructions a processor has beyond AVX2 does not count: no result depends on it.
     """
     name = chosen()
     if name != "auto":
