@@ -77,14 +77,20 @@ class Attentive(PooledHead):
 
     def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """The weight of every token in each attention head, (B, h, N)."""
-        D, h = tokens.shape[-1], self.num_heads
-        query = self.query.view(h, D // h) * (D // h) ** -0.5
-        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
-        return attention_weights(folded @ tokens.transpose(1, 2), valid)
+        return attention_weights(self.folded_query() @ tokens.transpose(1, 2), valid)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        D, h = tokens.shape[-1], self.num_heads
-        mean = self.attention(tokens, valid) @ tokens  # (B, h, D)
+        return self.values(self.attention(tokens, valid) @ tokens)
+
+    def folded_query(self) -> Tensor:
+        """What a token is multiplied with for its weight in each attention head, (h, D)."""
+        D, h = self.query.shape[-1], self.num_heads
+        query = self.query.view(h, D // h) * (D // h) ** -0.5
+        return torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
+
+    def values(self, mean: Tensor) -> Tensor:
+        """The values of each attention head's mean token: (B, h, D) to (B, D)."""
+        D, h = mean.shape[-1], self.num_heads
         return torch.einsum("bhd,hkd->bhk", mean, self.value.weight.view(h, D // h, D)).flatten(1)
 
     def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:

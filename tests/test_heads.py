@@ -11,7 +11,7 @@ from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.attentive import Attentive
 from featcache.heads.binarize import binarize
-from featcache.heads.layerwise import Extremes
+from featcache.heads.gated import Extremes
 from featcache.heads.training.group import Group
 from featcache.heads.training.trial import Training, Trial
 
@@ -431,13 +431,18 @@ def plain_extremes(mixture: torch.Tensor, direction: torch.Tensor, valid: torch.
     return low.amin(dim=1), high.amax(dim=1)
 
 
-def test_attentive_layers_equal_attention_on_the_mean_of_normed_layers_at_first():
+def test_attentive_layers_equal_attention_on_a_mixture_of_normed_layers():
     head = make("attentive-layers")
     tokens, _, valid = inputs_for(HEADS["attentive-layers"], num_valid=7)
-    mixture = nn_f.layer_norm(tokens, (D,), eps=1e-6).mean(dim=1)
-    torch.testing.assert_close(
-        head(tokens, None, valid), head.classify(Attentive.pool(head, mixture, None, valid))
-    )
+    normed = nn_f.layer_norm(tokens, (D,), eps=1e-6)
+    mixture = torch.einsum("l,blnd->bnd", head.gates.softmax(dim=0), normed)
+    torch.testing.assert_close(mixture, normed.mean(dim=1))
+    ours, plain = head(tokens, None, valid), head.classify(Attentive.pool(head, mixture, None, valid))
+    torch.testing.assert_close(ours, plain)
+    weights, learned = torch.randn_like(ours), list(head.parameters())
+    both = (torch.autograd.grad((logits * weights).sum(), learned) for logits in (ours, plain))
+    for own, wanted in zip(*both, strict=True):
+        torch.testing.assert_close(own, wanted)
 
 
 def test_attentive_is_a_name_of_mhca():
