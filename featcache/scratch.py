@@ -45,8 +45,8 @@ class Scratch:
 def keep_freed_memory() -> None:
     """Have the C library keep the memory that is freed, for what is asked for next.
 
-    glibc gives large blocks back to the system at once and gets them again page by page: a quarter of
-    the time of a training step that makes a few copies of a token map. Nothing happens elsewhere.
+    glibc gives large blocks back to the system at once and gets them again page by page, which can take a
+    quarter of a training step. Nothing happens elsewhere.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
