@@ -4,7 +4,7 @@ The heads themselves are here, one file a family:
 
 - ``base``, ``pooled``: what every head promises, and the shape that most share
 - ``standardize``: channels of tokens at zero mean and unit spread, before any head
-- ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``: the heads
+- ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``, ``gated``: the heads
 - ``binarize``, ``framewise``: parts of prototypical heads
 - ``registry``, ``users``, ``options``: the table ``HEADS``, and from a name to a head, a user's too
 - ``checkpoint``, ``fold``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
@@ -32,7 +32,8 @@ _HOMES = {
     "base": ("Head", "HeadSpec"),
     "checkpoint": ("load", "load_config", "save"),
     "export": ("export_onnx",),
-    "layerwise": ("AttentiveLayers", "Gated"),
+    "gated": ("Gated",),
+    "layerwise": ("AttentiveLayers",),
     "linear": ("Linear", "Mlp"),
     "matching": ("match", "match_reference"),
     "pooled": ("PooledHead",),
@@ -90,7 +91,8 @@ if TYPE_CHECKING:
     from featcache.heads.base import Head, HeadSpec
     from featcache.heads.checkpoint import load, load_config, save
     from featcache.heads.export import export_onnx
-    from featcache.heads.layerwise import AttentiveLayers, Gated
+    from featcache.heads.gated import Gated
+    from featcache.heads.layerwise import AttentiveLayers
     from featcache.heads.linear import Linear, Mlp
     from featcache.heads.matching import match, match_reference
     from featcache.heads.pooled import PooledHead

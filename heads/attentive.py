@@ -77,14 +77,20 @@ class Attentive(PooledHead):
 
     def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """The weight of every token in each attention head, (B, h, N)."""
-        D, h = tokens.shape[-1], self.num_heads
-        query = self.query.view(h, D // h) * (D // h) ** -0.5
-        folded = torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
-        return attention_weights(folded @ tokens.transpose(1, 2), valid)
+        return attention_weights(self.folded_query() @ tokens.transpose(1, 2), valid)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        D, h = tokens.shape[-1], self.num_heads
-        mean = self.attention(tokens, valid) @ tokens  # (B, h, D)
+        return self.values(self.attention(tokens, valid) @ tokens)
+
+    def folded_query(self) -> Tensor:
+        """What a token is multiplied with for its weight in each attention head, (h, D)."""
+        D, h = self.query.shape[-1], self.num_heads
+        query = self.query.view(h, D // h) * (D // h) ** -0.5
+        return torch.einsum("hk,hkd->hd", query, self.key.weight.view(h, D // h, D))
+
+    def values(self, mean: Tensor) -> Tensor:
+        """The values of each attention head's mean token: (B, h, D) to (B, D)."""
+        D, h = mean.shape[-1], self.num_heads
         return torch.einsum("bhd,hkd->bhk", mean, self.value.weight.view(h, D // h, D)).flatten(1)
 
     def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
@@ -187,16 +193,41 @@ class SimPool(PooledHead):
 
     def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """The weight of every token, (B, N)."""
-        return self._weights(tokens, self.norm(tokens), valid)
+        return self._weights(tokens, self._plain(tokens), valid)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        normed = self.norm(tokens)
-        return torch.bmm(self._weights(tokens, normed, valid).unsqueeze(1), normed).squeeze(1)
+        plain = self._plain(tokens)
+        mean = torch.bmm(self._weights(tokens, plain, valid).unsqueeze(1), plain).squeeze(1)
+        return mean * self.norm.weight + self.norm.bias
 
-    def _weights(self, tokens: Tensor, normed: Tensor, valid: Tensor | None) -> Tensor:
+    def stacked_pool(self, own: Parameters, inputs: Inputs) -> Tensor:
+        """One layer norm for all heads, and two products over its tokens; they carry no gradient here."""
+        tokens, _, valid = inputs
+        assert tokens is not None
+        plain = self._plain(tokens)
+        query = mean_tokens(tokens, valid) @ own["query.weight"].transpose(1, 2)  # (K, B, D)
+        folded = self._folded(query, own["key.weight"], own["norm.weight"].unsqueeze(1))
+        logits = torch.bmm(plain, folded.permute(1, 2, 0))  # (B, N, K)
+        if valid is not None:
+            logits = logits.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+        mean = torch.bmm(logits.softmax(dim=1).transpose(1, 2), plain).transpose(0, 1)  # (K, B, D)
+        return mean * own["norm.weight"].unsqueeze(1) + own["norm.bias"].unsqueeze(1)
+
+    def _plain(self, tokens: Tensor) -> Tensor:
+        """Normalised tokens before the weight and bias of the norm, which are folded into what follows."""
+        plain: Tensor = nn_f.layer_norm(tokens, tokens.shape[-1:], eps=self.norm.eps)
+        return plain
+
+    def _weights(self, tokens: Tensor, plain: Tensor, valid: Tensor | None) -> Tensor:
         query = self.query(mean_tokens(tokens, valid))
-        folded = query @ self.key.weight * tokens.shape[-1] ** -0.5  # (B, D)
-        return attention_weights(torch.einsum("bd,bnd->bn", folded, normed), valid)
+        folded = self._folded(query, self.key.weight, self.norm.weight)  # (B, D)
+        return attention_weights(torch.einsum("bd,bnd->bn", folded, plain), valid)
+
+    @staticmethod
+    def _folded(query: Tensor, key: Tensor, gain: Tensor) -> Tensor:
+        """What a normalised token is multiplied with; the norm's bias moves all tokens of a clip alike."""
+        folded: Tensor = query @ key * gain * query.shape[-1] ** -0.5
+        return folded
 
 
 class Abmilp(PooledHead):

@@ -1,100 +1,16 @@
-"""Heads that read every kept layer: a learned convex mixture of layers, then one of the other heads."""
+"""Attention over a learned convex mixture of every kept layer."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as nn_f
+from torch.autograd.function import once_differentiable
 
-from featcache.heads.attentive import Attentive
+from featcache.heads.attentive import Attentive, attention_weights
 from featcache.heads.base import HeadSpec, Inputs
-from featcache.heads.matching import match
-from featcache.heads.pooled import Norm, PooledHead
-from featcache.heads.pooling import mean_tokens
-
-
-def mix_layers(tokens: Tensor, gain: Tensor) -> Tensor:
-    """Sum over layers of gain (B, layers, N) times tokens (B, layers, N, D): (B, N, D) in gain's dtype.
-
-    Layer by layer, so that autograd keeps the tokens as they are stored and no float copy of all.
-    """
-    total = gain[:, 0].unsqueeze(-1) * tokens[:, 0]
-    for layer in range(1, tokens.shape[1]):
-        total = total + gain[:, layer].unsqueeze(-1) * tokens[:, layer]
-    return total
-
-
-def lengths(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    """Length of every token, (B, layers, N), in ``dtype``."""
-    parts = [tokens[:, layer].to(dtype).norm(dim=-1) for layer in range(tokens.shape[1])]
-    return torch.stack(parts, dim=1).clamp(min=1e-12)
-
-
-class Gated(PooledHead):
-    """Convex gated probing: float prototypes against a mixture of the unit tokens of all layers.
-
-    For each prototype the smallest and the largest product over tokens, and that with the mixture of
-    the cls (where an encoder has none: the mean product), then dropout and one dense linear layer.
-
-    A mixture of unit vectors is at most one long. With one more dimension that fills it up to exactly
-    one, and a zero there in the prototype, the product is a cosine: the fused match serves here too.
-
-    Args:
-        num_prototypes: K
-
-    Source:
-        arXiv 2602.16305 (``cgp``)
-
-    >>> head = Gated(dim=768, num_classes=527, num_layers=12)
-    >>> sum(p.numel() for p in head.parameters())
-    23490539
-    """
-
-    undecayed = ("prototypes",)
-
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        *,
-        num_layers: int,
-        num_prototypes: int = 10_000,
-        norm: Norm = "none",
-        dropout: float = 0.0,
-        use_padding: bool = False,
-    ) -> None:
-        super().__init__(3 * num_prototypes, num_classes, norm=norm, dropout=dropout, use_padding=use_padding)
-        self.gates = nn.Parameter(torch.ones(num_layers))
-        self.prototypes = nn.Parameter(torch.randn(num_prototypes, dim) * 0.02)
-
-    def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        """Smallest, whole and largest product of each prototype, (B, 3K)."""
-        dtype = self.prototypes.dtype
-        share = self.gates.softmax(dim=0)
-        mixture = mix_layers(tokens, share.view(1, -1, 1) / lengths(tokens, dtype))
-        if cls is None:
-            whole = mean_tokens(mixture, valid)
-        else:
-            whole = torch.einsum("l,bld->bd", share, nn_f.normalize(cls, dim=-1))
-        direction = nn_f.normalize(self.prototypes, dim=-1)
-        lowest, highest = extremes(mixture, direction, valid)
-        return torch.stack([lowest, whole @ direction.T, highest], dim=-1).flatten(1)
-
-    def ready(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
-        """Tokens stay as they are stored: no float copy of all layers is held."""
-        _, cls, valid = super().ready(None, cls, valid)
-        return tokens, cls, valid
-
-    def operations(self, num_tokens: int) -> float:
-        return super().operations(num_tokens) * num_tokens
-
-
-def extremes(mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Smallest and largest product (B, K) over tokens at most one long."""
-    missing = (1 - mixture.square().sum(dim=-1, keepdim=True)).clamp(min=1e-12).sqrt()
-    filled = torch.cat([mixture, missing], dim=-1)
-    both = nn_f.pad(torch.cat([direction, -direction]), (0, 1))
-    scores, _ = match(filled, both, valid)
-    highest, lowest = scores.chunk(2, dim=-1)
-    return -lowest, highest
+from featcache.heads.matching import is_plain
+from featcache.heads.pooled import Norm
 
 
 class AttentiveLayers(Attentive):
@@ -127,20 +43,60 @@ class AttentiveLayers(Attentive):
         return tokens, None, valid
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
-        share = self.gates.softmax(dim=0).view(1, -1, 1)
-        mean, spread = moments(tokens, share.dtype)
-        gain = share / spread
-        mixture = mix_layers(tokens, gain) - (gain * mean).sum(dim=1).unsqueeze(-1)
-        return super().pool(mixture, None, valid)
+        """What a mixture would give, layer by layer: neither it nor a normalised token is ever made."""
+        layers = tokens.unbind(dim=1)
+        mean, spread = moments(layers, self.gates.dtype)
+        gain = self.gates.softmax(dim=0).view(1, -1, 1) / spread  # (B, layers, N)
+        query = self.folded_query()
+        sums = query.sum(dim=-1).view(1, -1, 1)
+        factors = list(zip(layers, mean, gain.unsqueeze(2).unbind(1), strict=True))
+        products = [
+            factor * (times(query.expand(len(own), -1, -1), own.transpose(1, 2)) - middle * sums)
+            for own, middle, factor in factors
+        ]
+        weights = attention_weights(torch.stack(products).sum(dim=0), valid)  # (B, h, N)
+        means = [
+            times(weights * factor, own) - (weights * factor * middle).sum(dim=-1, keepdim=True)
+            for own, middle, factor in factors
+        ]
+        return self.values(torch.stack(means).sum(dim=0))
 
 
-def moments(tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the values of every token, as a layer norm has them: (B, layers, N)."""
-    parts = [
-        torch.var_mean(tokens[:, layer].to(dtype), dim=-1, correction=0) for layer in range(tokens.shape[1])
-    ]
-    variance, mean = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
-    return mean, (variance + 1e-6).sqrt()
+class Times(torch.autograd.Function):
+    """A product with tokens that take no gradient, which are kept for backward as they are stored."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        return left @ tokens.to(left.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (tokens,) = ctx.saved_tensors
+        return grad @ tokens.to(grad.dtype).transpose(1, 2), None
+
+
+def times(left: Tensor, tokens: Tensor) -> Tensor:
+    """The products (B, h, n) of ``left`` (B, h, k) with tokens (B, k, n), in the dtype of ``left``."""
+    return left @ tokens.to(left.dtype) if tokens.requires_grad or is_plain() else Times.apply(left, tokens)
+
+
+def moments(layers: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
+    """Mean and standard deviation of the values of every token, as a layer norm has them.
+
+    Shape:
+        - layers: (B, N, D) each
+        - output: (B, 1, N) each, and (B, layers, N)
+    """
+    means, variances = [], []
+    for layer in layers:
+        own = layer.to(dtype)
+        mean = own.mean(dim=-1, keepdim=True)
+        # torch.var_mean takes ten times as long on a CPU.
+        variances.append(torch.linalg.vector_norm(own - mean, dim=-1).square() / own.shape[-1])
+        means.append(mean.transpose(1, 2))
+    return means, (torch.stack(variances, dim=1) + 1e-6).sqrt()
 
 
 ATTENTIVE_LAYERS = HeadSpec(
@@ -152,14 +108,4 @@ ATTENTIVE_LAYERS = HeadSpec(
     formula="mhca(sum_l softmax(a)_l LN(z_ln))",
     parameters="layers + 2*D*D + D + D*C + C",
     source="layer-wise probes of Earth Species Project's avex",
-)
-CGP = HeadSpec(
-    name="cgp",
-    build=Gated,
-    reads="layers",
-    family="layers",
-    summary="convex gated probing: smallest, cls and largest product with float prototypes",
-    formula="W [min_n p.y_n, p.o, max_n p.y_n] + b, y_n = sum_l softmax(a)_l z_ln/|z_ln|, o of cls",
-    parameters="P*D + layers + 3*P*C + C",
-    source="arXiv 2602.16305",
 )

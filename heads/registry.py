@@ -9,7 +9,8 @@ from typing import Any
 from featcache.errors import InputError, unknown
 from featcache.heads.attentive import ABMILP, EP, MHCA, SIMPOOL
 from featcache.heads.base import Head, HeadSpec
-from featcache.heads.layerwise import ATTENTIVE_LAYERS, CGP
+from featcache.heads.gated import CGP
+from featcache.heads.layerwise import ATTENTIVE_LAYERS
 from featcache.heads.linear import LINEAR, LINEAR_MEAN, MLP
 from featcache.heads.options import SIZES, check_options, split_options
 from featcache.heads.pooling import CONV, LINEARC, LINPRE, MEANMAX, TFMEAN

@@ -43,5 +43,5 @@ class Standardizer(nn.Module):
         mean, sd = self.mean, self.sd
         if vectors.ndim == 2 + mean.ndim:  # tokens: the channel's numbers hold for each of them
             mean, sd = mean.unsqueeze(-2), sd.unsqueeze(-2)
-        standard: Tensor = (vectors.to(mean.dtype) - mean) / sd
+        standard: Tensor = (vectors.to(mean.dtype) - mean).div_(sd)  # in place: fresh memory costs as much
         return standard

@@ -145,12 +145,12 @@ def test_every_command_has_help_with_an_example() -> None:
 def test_a_stop_before_anything_is_kept_is_one_line_too(
     make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import featcache.extraction.extract
+    import featcache.extraction.wanted
 
     def stop(*arguments: object, **rest: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(featcache.extraction.extract, "clip_keys", stop)
+    monkeypatch.setattr(featcache.extraction.wanted, "clip_keys", stop)
     result = run("extract", make_manifest(4), "--out", tmp_path / "c.zarr", *LOGMEL)
     assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to go on\n")
 

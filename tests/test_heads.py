@@ -11,6 +11,7 @@ from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.attentive import Attentive
 from featcache.heads.binarize import binarize
+from featcache.heads.gated import Extremes
 from featcache.heads.training.group import Group
 from featcache.heads.training.trial import Training, Trial
 
@@ -409,13 +410,39 @@ def test_gated_probe_equals_its_formula():
     torch.testing.assert_close(head(tokens, None, valid), head.classify(features))
 
 
-def test_attentive_layers_equal_attention_on_the_mean_of_normed_layers_at_first():
+def test_the_gradient_of_the_extremes_is_that_of_plain_products():
+    torch.manual_seed(3)
+    mixture = nn_f.normalize(torch.randn(B, 6, D), dim=-1) * torch.rand(B, 6, 1)
+    valid = torch.ones(B, 6, dtype=torch.bool)
+    valid[0, 4:] = False
+    direction, weights = nn_f.normalize(torch.randn(9, D), dim=-1), torch.randn(2, B, 9)
+    found = []
+    for own in (Extremes.apply, plain_extremes):
+        inputs = mixture.clone().requires_grad_(), direction.clone().requires_grad_()
+        both = torch.stack(own(*inputs, valid))
+        found.append((both, *torch.autograd.grad((both * weights).sum(), inputs)))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def plain_extremes(mixture: torch.Tensor, direction: torch.Tensor, valid: torch.Tensor):
+    products = mixture @ direction.T
+    low, high = (products.masked_fill(~valid.unsqueeze(-1), edge) for edge in (torch.inf, -torch.inf))
+    return low.amin(dim=1), high.amax(dim=1)
+
+
+def test_attentive_layers_equal_attention_on_a_mixture_of_normed_layers():
     head = make("attentive-layers")
     tokens, _, valid = inputs_for(HEADS["attentive-layers"], num_valid=7)
-    mixture = nn_f.layer_norm(tokens, (D,), eps=1e-6).mean(dim=1)
-    torch.testing.assert_close(
-        head(tokens, None, valid), head.classify(Attentive.pool(head, mixture, None, valid))
-    )
+    normed = nn_f.layer_norm(tokens, (D,), eps=1e-6)
+    mixture = torch.einsum("l,blnd->bnd", head.gates.softmax(dim=0), normed)
+    torch.testing.assert_close(mixture, normed.mean(dim=1))
+    ours, plain = head(tokens, None, valid), head.classify(Attentive.pool(head, mixture, None, valid))
+    torch.testing.assert_close(ours, plain)
+    weights, learned = torch.randn_like(ours), list(head.parameters())
+    both = (torch.autograd.grad((logits * weights).sum(), learned) for logits in (ours, plain))
+    for own, wanted in zip(*both, strict=True):
+        torch.testing.assert_close(own, wanted)
 
 
 def test_attentive_is_a_name_of_mhca():

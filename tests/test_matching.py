@@ -9,6 +9,7 @@ from torch.nn import functional as nn_f
 from featcache.errors import InputError
 from featcache.heads.matching import blocks, match, match_reference, native
 from featcache.heads.matching.match import _match, engine
+from featcache.machine.facts import instructions
 
 ENGINES = [blocks, native]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
@@ -55,6 +56,21 @@ def some_prototypes(P, D, binary, dtype=torch.float32):
 
 def all_similarities(tokens, prototypes):
     return nn_f.normalize(tokens.double(), dim=-1) @ nn_f.normalize(prototypes.double(), dim=-1).T
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler, or no AVX2")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize("sizes", [*SIZES, (2, 40, 77, 48)])
+def test_wider_instructions_change_no_bit(monkeypatch, dtype, sizes):
+    if "avx512_vnni" not in instructions()["found"]:
+        pytest.skip("this processor has no AVX-512 VNNI")
+    B, N, D, P = sizes
+    tokens, valid = clips(B, N, D, dtype)
+    prototypes = some_prototypes(P, D, False)
+    wide = native.search(tokens, prototypes, valid)
+    monkeypatch.setattr(native, "PLAIN", True)
+    for ours, plain in zip(wide, native.search(tokens, prototypes, valid), strict=True):
+        assert torch.equal(ours, plain)
 
 
 def test_reference_equals_a_loop():

@@ -1,7 +1,9 @@
 """Stage two as a user runs it: a cache and a manifest to scores, files and clear refusals."""
 
 import json
+import platform
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result as Line
 from featcache.heads.report.results import read_results
 from featcache.heads.training.trial import Trial
-from featcache.scratch import Scratch
+from featcache.scratch import Scratch, keep_freed_memory
 
 Make = Callable[..., tuple[Path, Path]]
 CPU = torch.device("cpu")
@@ -232,6 +234,17 @@ def test_clips_are_picked_across_batches() -> None:
 
     picked = Batch.pick([batch(0, 3), batch(3, 2), batch(5, 4)], np.array([8, 0, 4, 2, 3]), Scratch())
     assert picked.parts["tokens", 1].flatten().tolist() == [8, 0, 4, 2, 3]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep what is freed")
+def test_memory_that_was_freed_is_used_again() -> None:
+    keep_freed_memory()
+    for _ in range(10):  # until there is a place for it
+        torch.ones(8 * 2**20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(8 * 2**20)  # 32 MB, 8,192 pages
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 4000
 
 
 def test_no_batch_is_one_clip_alone() -> None:

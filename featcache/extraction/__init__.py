@@ -2,6 +2,7 @@
 
 - ``extract``: the entry: what is run, into which cache
 - ``rules``: what its options may be; ``layers``: which layers are kept
+- ``wanted``: which clips: of the manifest, their windows, their variants
 - ``fingerprint``: what the tokens are of
 - ``fill``: which clips are present, copied from another cache, or encoded
 - ``sounds``: the waveforms of clips, as the encoder can take them

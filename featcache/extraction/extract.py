@@ -34,14 +34,12 @@ from featcache.extraction.share import share_of
 from featcache.extraction.sounds import decoding_threads
 from featcache.extraction.stages import Stages
 from featcache.extraction.upload import Upload
+from featcache.extraction.wanted import opened, wanted_clips
 from featcache.home import home
-from featcache.manifest import Manifest, load_manifest, write_manifest
-from featcache.manifest.digests import clip_keys
-from featcache.manifest.files import file_problem, printable
-from featcache.manifest.variants import Mixup, with_variants
-from featcache.manifest.windows import window_manifest
+from featcache.manifest import Manifest
+from featcache.manifest.variants import Mixup
 from featcache.output import keeping, writable, writable_file
-from featcache.records import CLIPS, WINDOWS, add_run
+from featcache.records import add_run
 from featcache.spans import Spans
 
 
@@ -150,23 +148,10 @@ def extract(
             "hop_seconds says how far windows are apart; give window_seconds too",
             options=("hop_seconds", "window_seconds"),
         )
-    if not isinstance(manifest, Manifest):
-        manifest = load_manifest(manifest, path_column=path_column, label_column=label_column)
-    manifest.require_own_ids()
-    missing = manifest.missing_files()
-    if missing and not skip_failed:
-        raise InputError(
-            f"{len(missing)} of {len(manifest)} clips of {manifest.path} have no file, "
-            f"first {printable(missing[0].path)} ({file_problem(missing[0].path)}); mend the manifest, "
-            "or go on without them with skip_failed",
-            options=("skip_failed",),
-        )
+    manifest = opened(manifest, path_column, label_column, skip_failed)
     model, name = _build(encoder, weights, clip_seconds, encoder_options)
     place = choose_device(share.device if device == "auto" else device)
     runner = Runner(model, device=place, dtype=dtype, layers=parse_layers(layers, model.depth))
-    clips = manifest
-    if window_seconds is not None:
-        clips = window_manifest(manifest, window_seconds, hop_seconds, accept_truncated=accept_truncated)
     augment = None
     if variants:
         low, high = mixup_snr
@@ -174,10 +159,11 @@ def extract(
             variants=variants, mixup=mixup, mixup_snr=(low, high), mixup_sources=mixup_sources,
             seed=variant_seed,
         )  # fmt: skip
-    keys = clip_keys(clips.clips, rehash=rehash, progress=progress)
-    if augment:
-        clips = with_variants(clips, keys, augment)
-        keys = clip_keys(clips.clips)
+    wanted = wanted_clips(
+        manifest, window_seconds=window_seconds, hop_seconds=hop_seconds, accept_truncated=accept_truncated,
+        augment=augment, rehash=rehash, progress=progress,
+    )  # fmt: skip
+    clips, keys = wanted.clips, wanted.keys
     result = Extraction(
         cache=cache, manifest=manifest.path, clips=len(clips), writer=f"{share.rank}/{share.count}",
         address=upload.address if upload else None,
@@ -186,21 +172,16 @@ def extract(
     todo = pending_clips(cache, layout, clips.clips, keys, upload.keys if upload else frozenset())
     plan = plan_sizes(cache, layout, len(todo), len(clips) - len(todo), share.count)
     require_room(plan, cache, layout)
-    if compiled and todo:
-        waiting = tqdm(
-            desc="compiling the encoder", bar_format="{desc}, {elapsed}", leave=False,
-            disable=None if progress else True,
-        )  # fmt: skip
-        with limited(threads), waiting:
-            plan = replace(plan, compile_seconds=runner.compile(batch_size))
-    if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
-        with limited(threads):
+    with limited(threads):
+        if compiled and todo:
+            plan = replace(plan, compile_seconds=_compile(runner, batch_size, progress))
+        if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
             rates = measure(
                 todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
                 workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
                 together=batch_size if compiled else 1,
             )  # fmt: skip
-        plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
+            plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
     result.plan = plan
     if plan_only:
         result.complete = False
@@ -213,11 +194,7 @@ def extract(
         upload.running() if upload else nullcontext(),
         CacheWriter.create_or_open(result.cache, layout, alone=share.count == 1) as store,
     ):
-        if window_seconds is not None or manifest.own_columns or augment:
-            # What probe reads by default: the file it was made from does not say it all.
-            result.manifest = result.cache / (CLIPS if window_seconds is None else WINDOWS)
-            with writing(result.cache):
-                write_manifest(result.manifest, clips.clips)
+        result.manifest = wanted.write(result.cache)
         if share.rank == 0:  # several do not append to one file
             with writing(result.cache):
                 add_run(
@@ -253,6 +230,13 @@ def extract(
     if upload:
         upload.clear()
     return result
+
+
+def _compile(runner: Runner, batch_size: int, progress: bool) -> float:
+    """[s] that it took."""
+    hidden = None if progress else True
+    with tqdm(desc="compiling the encoder", bar_format="{desc}, {elapsed}", leave=False, disable=hidden):
+        return runner.compile(batch_size)
 
 
 def _bytes_on_disk(cache: Path) -> int:

@@ -37,7 +37,7 @@ def machine_facts(folder: Path) -> dict[str, Any]:
     return {
         "versions": _versions(),
         "devices": _devices(),
-        "instructions": _instructions(),
+        "instructions": instructions(),
         "memory": _memory(),
         "disk": _disk(folder),
         "limits": _limits(),
@@ -84,7 +84,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _instructions() -> dict[str, Any]:
+def instructions() -> dict[str, Any]:
     """What the processor has of what matters here, and the level at which torch uses it."""
     flags: set[str] = set()
     for line in _lines(Path("/proc/cpuinfo")):

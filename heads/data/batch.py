@@ -82,7 +82,9 @@ class Batch:
     def _all_layers(
         self, layers: Sequence[int], has_cls: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        tokens = torch.stack([self.tokens(layer) for layer in layers], dim=1)  # (B, layers, N, D)
+        floats = [self.tokens(layer) for layer in layers]
+        # (B, layers, N, D); a single layer is not copied
+        tokens = floats[0].unsqueeze(1) if len(floats) == 1 else torch.stack(floats, dim=1)
         if not has_cls:  # a head that wants a mean makes it of what it makes of the tokens
             return tokens, None, self.valid
         cls = torch.stack([self.parts["cls", layer] for layer in layers], dim=1)  # (B, layers, D)

@@ -62,12 +62,17 @@ def match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None = None) -> tu
     ([[1.0, 1.0]], [[1, 2]])
     """
     _check(tokens, prototypes, valid)
-    # Exporters need plain operations; the custom one below is known to this library alone.
-    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
-    if exporting or chosen() == "reference":
+    if is_plain():
         return match_reference(tokens, prototypes, valid)
     scores, index, _ = _match(tokens, prototypes, valid)
     return scores, index
+
+
+def is_plain() -> bool:
+    """Whether plain operations are needed: by an exporter, or as FEATCACHE_MATCH=reference asks for them."""
+    # The custom operation below is known to this library alone.
+    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    return exporting or chosen() == "reference"
 
 
 def chosen() -> str:
@@ -85,7 +90,7 @@ def chosen() -> str:
 def engine(tokens: Tensor, prototypes: Tensor) -> ModuleType:
     """The fast form for these: the one asked for, else by device and dtype alone.
 
-    Which instructions a processor has beyond AVX2 does not count: no result may depend on it.
+    Which instructions a processor has beyond AVX2 does not count: no result depends on it.
     """
     name = chosen()
     if name != "auto":
@@ -121,7 +126,7 @@ def _match(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Te
 
 
 @torch.library.custom_op("featcache::match_gather", mutates_args=())
-def _gather(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+def gather_winners(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     """For each prototype, the sum over clips of weight (B, P) times the winning token: (P, D)."""
     total: Tensor = engine(tokens, prototypes).gather(tokens.contiguous(), weight.contiguous(), index)
     return total.to(prototypes.dtype)
@@ -133,7 +138,7 @@ def _(tokens: Tensor, prototypes: Tensor, valid: Tensor | None) -> tuple[Tensor,
     return scores, torch.empty_like(scores, dtype=torch.int64), torch.empty_like(scores, dtype=_exact(tokens))
 
 
-@_gather.register_fake
+@gather_winners.register_fake
 def _(tokens: Tensor, prototypes: Tensor, weight: Tensor, index: Tensor) -> Tensor:
     return torch.empty_like(prototypes)
 
@@ -154,7 +159,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | 
     length = prototypes.norm(dim=-1, keepdim=True).clamp(min=TINY)
     to_tokens = to_prototypes = None
     if ctx.needs_input_grad[1]:
-        pull = _gather(tokens, prototypes, (grad * inverse).to(inverse.dtype), index)
+        pull = gather_winners(tokens, prototypes, (grad * inverse).to(inverse.dtype), index)
         # Only the part across the prototype moves a cosine.
         along = torch.einsum("pd,pd->p", prototypes, pull).unsqueeze(-1) / length.square()
         to_prototypes = torch.addcmul(pull, prototypes, along, value=-1).div_(length)

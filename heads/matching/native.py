@@ -19,6 +19,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)  # in the or
 GROUP, CHUNK, PANEL = 6, 5, 16  # as in csrc/bits.h and csrc/wide.h
 REACH = 46_000.0  # length of a prototype rounded to 16 bits: its square is just below 2**31
 SOURCES = Path(__file__).parent / "csrc"
+PLAIN = False  # AVX2 alone, though the processor has more: for tests, which find no difference
 NEEDS = "a CPU with AVX2, a C compiler, and tokens of up to 32 bits"
 
 
@@ -35,6 +36,7 @@ class _Match(ctypes.Structure):
         ("packed", ctypes.c_void_p),
         ("groups", ctypes.c_int64),
         ("reach", ctypes.c_double),
+        ("plain", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("scores", "index", "inverse")),
     )
 
@@ -118,7 +120,7 @@ def pack_wide(directions: Tensor) -> tuple[Tensor, float]:
 def _job(tokens: Tensor, index: Tensor) -> _Match:
     B, N, D = tokens.shape
     job = _Match(B=B, N=N, D=D, P=index.shape[1], dtype=DTYPES.index(tokens.dtype))
-    job.tokens, job.index = tokens.data_ptr(), index.data_ptr()
+    job.tokens, job.index, job.plain = tokens.data_ptr(), index.data_ptr(), PLAIN
     return job
 
 

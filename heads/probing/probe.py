@@ -32,6 +32,7 @@ from featcache.heads.training.run import Watch, run_pass
 from featcache.heads.training.trial import Outcome, Training, Trial
 from featcache.manifest import Manifest
 from featcache.output import keeping, writable
+from featcache.scratch import keep_freed_memory
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
@@ -156,6 +157,7 @@ def probe(
     asked = [[asdict(own) for own in bases], [asdict(settings) for settings in passes], names, count, solved]
     run = digest_of([experiment.digest, asked, record])
     results = []
+    keep_freed_memory()
     try:
         with (
             keeping(out),

@@ -8,6 +8,8 @@
 #include "bits.h"
 #include "wide.h"
 
+#include "vnni.h"
+
 typedef struct {
     const char *tokens;  // (B, N, D)
     int64_t dtype, B, N, D, P;
@@ -18,6 +20,7 @@ typedef struct {
     const int16_t *packed;    // prototypes packed for search_wide, or null
     int64_t groups;           // of entries
     double reach;             // length of a packed prototype
+    int64_t plain;            // AVX2 alone, to compare with
     float *scores;            // (B, P)
     int64_t *index;           // (B, P)
     float *inverse;           // (B, P): one over the length of the winning token
@@ -76,10 +79,12 @@ INLINE int64_t round_clip(const Match *m, int dtype, const char *clip, const uin
 
 INLINE void match_clips(const Match *m, int dtype, int64_t first, int64_t last, Work *w) {
     int64_t width = padded(m->D, 8), size = m->D * bytes_of(dtype);
+    int vnni = !m->plain && has_vnni();
     for (int64_t b = first; b < last; b++) {
         const char *clip = m->tokens + b * m->N * size;
         int64_t count = round_clip(m, dtype, clip, m->valid ? m->valid + b * m->N : NULL, w);
         if (m->entries) search_bits(w->bits, w->codes, width, count, m->entries, m->groups, m->P, w->winner);
+        else if (vnni) search_vnni(w->codes, width, count, w->gain, m->packed, m->P, w->winner);
         else search_wide(w->codes, width, count, w->gain, m->packed, m->P, w->winner);
         for (int64_t p = 0; p < m->P; p++) {
             int64_t n = w->kept[w->winner[p]];
