@@ -10,7 +10,8 @@ import torchaudio
 from torch import Tensor
 
 from featcache.audio import blocks as waveforms_module
-from featcache.audio.fbank import LOG_FLOOR, KaldiFbank
+from featcache.audio import fbank_pass
+from featcache.audio.fbank import EPSILON, LOG_FLOOR, KaldiFbank, mel_bank
 from featcache.audio.melspec import MelDecibels
 from featcache.errors import AudioError
 
@@ -21,6 +22,15 @@ def sound(samples: int, *, seed: int = 0, level: float = 0.1) -> Tensor:
     wave = torch.randn(samples, generator=random) * 0.1 + torch.sin(torch.arange(samples) * 0.3) + 0.01
     wave[samples // 3 : samples // 2] = 0.01
     return wave * level
+
+
+in_c = pytest.mark.skipif(not fbank_pass.serves(128), reason="no C compiler, or no AVX2")
+
+
+@pytest.fixture
+def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filter banks without the pass in C."""
+    monkeypatch.setattr(fbank_pass, "serves", lambda num_mels: False)
 
 
 SETTINGS = [
@@ -41,6 +51,68 @@ def test_the_filter_bank_is_that_of_torchaudio(
 ) -> None:
     waveform = sound(round(seconds * fbank.sample_rate))
     torch.testing.assert_close(fbank([waveform])[0], torchaudios_fbank(waveform, fbank), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("in_torch")
+@pytest.mark.parametrize("fbank", SETTINGS[::2], ids=lambda f: f"{f.sample_rate}-{f.window}")
+def test_without_a_compiler_the_filter_bank_is_that_of_torchaudio(
+    fbank: KaldiFbank, torchaudios_fbank: Callable[..., Tensor]
+) -> None:
+    waveform = sound(fbank.sample_rate)
+    torch.testing.assert_close(fbank([waveform])[0], torchaudios_fbank(waveform, fbank), rtol=0, atol=1e-5)
+
+
+@in_c
+@pytest.mark.parametrize("fbank", SETTINGS, ids=lambda f: f"{f.sample_rate}-{f.window}-{f.gain:g}")
+@pytest.mark.parametrize("frames", [1, 128, 301])
+def test_the_frames_of_the_pass_in_c_have_the_bits_of_torch(
+    fbank: KaldiFbank, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveform = sound(fbank.frame_length + (frames - 1) * fbank.frame_shift)
+    seen: list[Tensor] = []
+    rfft = torch.fft.rfft
+
+    def noted(padded: Tensor, out: Tensor | None = None) -> Tensor:
+        seen.append(padded.clone())
+        return rfft(padded, out=out)
+
+    monkeypatch.setattr(torch.fft, "rfft", noted)
+    (in_blocks,) = fbank([waveform])
+    own = torch.cat(seen)
+    seen.clear()
+    monkeypatch.setattr(fbank_pass, "serves", lambda num_mels: False)
+    (at_once,) = fbank([waveform])
+    assert torch.equal(own, torch.cat(seen))
+    torch.testing.assert_close(in_blocks, at_once, rtol=0, atol=4e-6)
+
+
+@in_c
+def test_the_energies_of_the_pass_in_c_are_sums_over_the_triangles(monkeypatch: pytest.MonkeyPatch) -> None:
+    spectra: list[Tensor] = []
+    rfft = torch.fft.rfft
+
+    def noted(padded: Tensor) -> Tensor:
+        spectra.append(rfft(padded))
+        return spectra[-1]
+
+    monkeypatch.setattr(torch.fft, "rfft", noted)
+    (log_mel,) = KaldiFbank(sample_rate=16_000)([sound(48_123)])
+    power = torch.cat(spectra)[:, :256].to(torch.complex128).abs() ** 2
+    energies = power @ mel_bank(16_000, 128).double()
+    torch.testing.assert_close(log_mel.double().exp(), energies.clamp_min(EPSILON), rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("way", [pytest.param("in_c", marks=in_c), "in_torch"])
+def test_what_is_no_number_is_not_hidden(way: str, request: pytest.FixtureRequest) -> None:
+    if way == "in_torch":
+        request.getfixturevalue(way)
+    waveform = sound(8_000)
+    waveform[4_000] = torch.nan
+    (log_mel,) = KaldiFbank(sample_rate=16_000, remove_mean=False)([waveform])
+    held = torch.tensor([frame * 160 <= 4_000 < frame * 160 + 400 for frame in range(len(log_mel))])
+    heard = mel_bank(16_000, 128).any(dim=0)  # the lowest triangles lie between two bins
+    assert log_mel[held][:, heard].isnan().all()
+    assert not log_mel[~held].isnan().any()
 
 
 def test_a_batch_of_unequal_clips_gives_the_bits_of_each_alone() -> None:
@@ -66,6 +138,7 @@ def test_the_number_of_threads_does_not_matter() -> None:
     assert torch.equal(results[0], results[2])
 
 
+@pytest.mark.usefixtures("in_torch")
 def test_clips_that_share_a_padded_block_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     waveforms = [sound(n, seed=n) for n in (16_000, 9_000, 12_345, 3_000)]
     for bank in (KaldiFbank(sample_rate=16_000), MelDecibels()):

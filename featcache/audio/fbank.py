@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from featcache.audio import fbank_pass
 from featcache.audio.blocks import device_type, in_blocks, require_samples
+from featcache.audio.fbank_pass import FbankPass, Weights, weights_of
 from featcache.scratch import Scratch
 
 Bands = tuple[tuple[int, int, Tensor], ...]
@@ -80,6 +82,10 @@ class KaldiFbank:
         with torch.no_grad(), torch.autocast(device_type(waveforms), enabled=False):
             most = None if most_frames is None else self.frame_length + (most_frames - 1) * self.frame_shift
             prepared = [self._prepare(waveform)[:most] for waveform in waveforms]
+            if device_type(waveforms) == "cpu" and fbank_pass.serves(self.num_mels):
+                window, weights = _sparse_tables(self.sample_rate, self.window, self.num_mels)
+                energies = FbankPass(self.frame_shift, _fft_length(len(window)), window, weights, EPSILON)
+                return [energies(waveform).log_() for waveform in prepared]
             blocks = in_blocks(prepared, self.num_frames)
             scratch = Scratch()  # shared by the blocks: a third of the time would go into fresh pages
             return [log_mel for block in blocks for log_mel in self._log_mel(block, scratch)]
@@ -117,7 +123,7 @@ class KaldiFbank:
 
 def _buffers(scratch: Scratch, rows: int, length: int, device: torch.device) -> tuple[Tensor, ...]:
     """Room for so many frames: delayed, padded (zero outside the window), spectrum, centred."""
-    fft_length = 2 ** math.ceil(math.log2(length))
+    fft_length = _fft_length(length)
     return (
         scratch.take("delayed", (rows, length - 1), device=device),
         scratch.take("padded", (rows, fft_length), device=device, zeroed=True),
@@ -129,18 +135,32 @@ def _buffers(scratch: Scratch, rows: int, length: int, device: torch.device) -> 
 @lru_cache(maxsize=32)
 def _tables(sample_rate: int, window: str, num_mels: int, device: torch.device) -> tuple[Tensor, Bands]:
     """Window (frame_length,) and mel bank of one setting."""
-    length = sample_rate // 40
-    num_bins = 2 ** math.ceil(math.log2(length)) // 2  # below Nyquist, which has no weight
-    hann = torch.hann_window(length, periodic=False)
-    bands = mel_bands(sample_rate, num_bins, num_mels, device)
-    return (hann if window == "hanning" else hann**0.85).to(device), bands
+    bands = in_bands(mel_bank(sample_rate, num_mels).to(device))
+    return _window(sample_rate, window).to(device), bands
 
 
-def mel_bands(sample_rate: int, num_bins: int, num_mels: int, device: torch.device) -> Bands:
-    """Kaldi's triangles from 20 Hz to Nyquist, in bands."""
+@lru_cache(maxsize=32)
+def _sparse_tables(sample_rate: int, window: str, num_mels: int) -> tuple[Tensor, Weights]:
+    """As `_tables`, for `FbankPass`."""
+    return _window(sample_rate, window), weights_of(mel_bank(sample_rate, num_mels))
+
+
+def _window(sample_rate: int, window: str) -> Tensor:
+    hann = torch.hann_window(sample_rate // 40, periodic=False)
+    return hann if window == "hanning" else hann**0.85
+
+
+def mel_bank(sample_rate: int, num_mels: int) -> Tensor:
+    """Kaldi's triangles from 20 Hz to Nyquist, which has no weight and is left out: (bins, mels)."""
+    fft_length = _fft_length(sample_rate // 40)
     # The numbers after 20 Hz: up to Nyquist, and no vocal tract length is warped.
-    bank, _ = get_mel_banks(num_mels, 2 * num_bins, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)
-    return in_bands(bank.T.to(device))
+    bank: Tensor = get_mel_banks(num_mels, fft_length, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0)[0]
+    return bank.T
+
+
+def _fft_length(frame_length: int) -> int:
+    """The next power of two."""
+    return 1 << (frame_length - 1).bit_length()
 
 
 def in_bands(bank: Tensor) -> Bands:

@@ -58,7 +58,7 @@ class Patches:
         log_mel = log_mel[: self.frames]
         value = log_mel.min().item() if self.pad_value is None else self.pad_value
         fitted = pad(log_mel, (0, 0, 0, self.frames - len(log_mel)), value=value)
-        return (fitted - self.mean) / self.scale
+        return fitted.sub_(self.mean).div_(self.scale)  # pad has made a copy
 
     def valid_tokens(self, num_samples: int) -> int:
         """Tokens of the columns that begin within the audio; a column partly padding counts.
