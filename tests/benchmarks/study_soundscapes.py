@@ -105,9 +105,10 @@ def render_heads(results: Sequence[Result]) -> str:
         [
             *_head("Heads on soundscapes of real recordings, after 300 steps", results),
             "**An earlier study, which does not say which head is best**: all trained for a fixed number of",
-            "steps, with the asymmetric loss and without a norm, and many had not reached their plateau. There",
-            "`mhca` has 43.5 to 49.3 on these soundscapes instead of 35.5: [heads at their plateau](plateau.md).",
-            "The page stays for its sweep of prototypes, and as the float side of [bytes](storage.md).\n",
+            "steps, with the asymmetric loss and without a norm, and many had not reached their plateau.",
+            "There `mhca` has 43.5 to 49.3 on these soundscapes instead of 35.5:",
+            "[heads at their plateau](plateau.md). The page stays for its sweep of prototypes, and as the",
+            "float side of [bytes](storage.md).\n",
             "| head | test mAP, 5 seeds | lr | weight decay |\n|---|---|---|---|",
             *rows,
             "\n## How many prototypes a class, float or binary\n",
