@@ -9,6 +9,7 @@
 - ``decode_ahead``: many of them, in order, on threads
 - ``decode_process``: decoding in processes, which can be stopped
 - ``fbank``: Kaldi's log-mel filter bank
+- ``fbank_pass``: the same in C, in blocks of frames that stay in cache
 - ``melspec``: mel spectrograms in decibels (Dasheng's input)
 - ``blocks``: waveforms in blocks that share a batch
 """
