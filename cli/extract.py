@@ -191,7 +191,7 @@ def extract(
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr --plan
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
-    featcache extract clips.csv --encoder eat --out caches/eat.zarr --dtype bf16 --gpus all
+    featcache extract clips.csv --encoder eat --out caches/eat.zarr --dtype bf16 --gpus 4
     """  # fmt: skip
     if launcher:
         from featcache.cli.submit import submit_extraction

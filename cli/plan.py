@@ -20,10 +20,10 @@ def line(plan: Plan) -> str:
         return text
     epochs = plan.break_even_epochs
     pays = "never pays by its time" if epochs is None else f"pays after {epochs}"
+    each = f"decode {rates.decode:,.0f}, encode {rates.encode:,.0f}, write {rates.write:,.0f} clips/s"
     return (
-        f"{text}, about {duration(plan.hours)} (decode {rates.decode:,.0f}, encode {rates.encode:,.0f}, "
-        f"write {rates.write:,.0f} clips/s): {WORKERS[plan.binds]} is the slowest stage; an epoch of probing reads "
-        f"for {duration(plan.epoch_minutes / 60)}, and the cache {pays}"
+        f"{text}, about {duration(plan.hours)} ({each}): {WORKERS[plan.binds]} is the slowest stage; an epoch "
+        f"of probing reads for {duration(plan.epoch_minutes / 60)}, and the cache {pays}"
     )
 
 
