@@ -22,8 +22,8 @@ def line(plan: Plan) -> str:
     pays = "never pays by its time" if epochs is None else f"pays after {epochs}"
     each = f"decode {rates.decode:,.0f}, encode {rates.encode:,.0f}, write {rates.write:,.0f} clips/s"
     return (
-        f"{text}, about {duration(plan.hours)} ({each}): {WORKERS[plan.binds]} is the slowest stage; an epoch "
-        f"of probing reads for {duration(plan.epoch_minutes / 60)}, and the cache {pays}"
+        f"{text}, about {duration(plan.hours)} ({each}): {WORKERS[plan.binds]} is the slowest stage; an "
+        f"epoch of probing reads for {duration(plan.epoch_minutes / 60)}, and the cache {pays}"
     )
 
 
