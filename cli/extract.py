@@ -1,5 +1,6 @@
 """``featcache extract``: audio files to a token cache."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,9 @@ SHOWN_FAILURES = 3
 )
 @click.option("--launcher", type=click.Choice(["slurm"]), help="Queue the work as jobs (submitit), and end.")
 @click.option(
-    "--gpus", type=Gpus(), help="A process for each of so many GPUs here; with --launcher, a job for each."
+    "--gpus",
+    type=Gpus(),
+    help="A process for each of so many GPUs here, all by default; with --launcher, a job for each.",
 )
 @click.option("--partition", help="With --launcher: of SLURM.")
 @slurm_options
@@ -188,7 +191,7 @@ def extract(
     featcache extract esc50:data/ESC-50-master --encoder eat --clip-seconds 5 --out caches/esc50.zarr
     featcache extract clips.csv --encoder audiomae --weights pretrained.pth --out caches/mae.zarr --plan
     featcache extract hsn-64.csv --encoder birdmae --variants 5 --out caches/hsn-64.zarr
-    featcache extract clips.csv --encoder eat --out caches/eat.zarr --dtype bf16 --gpus all
+    featcache extract clips.csv --encoder eat --out caches/eat.zarr --dtype bf16 --gpus 4
     """  # fmt: skip
     if launcher:
         from featcache.cli.submit import submit_extraction
@@ -197,10 +200,12 @@ def extract(
         return
     if partition or slurm_options:
         raise InputError("--partition and --slurm are for jobs; give --launcher slurm")
-    if gpus:
+    if gpus or _has_gpus_to_share(options):
         from featcache.cli.ranks import extract_on_gpus
 
-        _finish(extract_on_gpus(click.get_current_context()), as_json, False, skip_failed)
+        context = click.get_current_context()
+        context.params["gpus"] = gpus or "all"
+        _finish(extract_on_gpus(context), as_json, False, skip_failed)
         return
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
@@ -227,6 +232,17 @@ def extract(
     elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
     _finish(done, as_json, bool(options["profile"]), skip_failed)
+
+
+def _has_gpus_to_share(options: Mapping[str, Any]) -> bool:
+    """Whether there are several GPUs, and nothing says that this process takes one or a share of the work."""
+    import os
+
+    from featcache.cli.ranks import gpus_here
+
+    for_one = options["device"] != "auto" or options["writer"] or options["plan_only"] or options["profile"]
+    launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    return not (for_one or launched) and gpus_here() > 1
 
 
 def _finish(done: "Extraction", as_json: bool, profiled: bool, skip_failed: bool) -> None:

@@ -4,7 +4,7 @@ from featcache.cli.units import bytes_text
 from featcache.extraction.plan import Plan
 from featcache.extraction.rates import Rates
 
-RUN_EPOCHS = 30  # of the presets that count epochs
+RUN_EPOCHS = 30  # of the presets that count epochs, and the most of `plateau` where epochs are long
 WORKERS = {"decode": "decoding", "encode": "the encoder", "store": "storing on the host", "write": "the disk"}
 
 
@@ -13,10 +13,18 @@ def line(plan: Plan) -> str:
     if not plan.clips:
         return "plan: nothing to encode"
     size = f"{bytes_text(plan.num_bytes)} of {bytes_text(plan.free)} free"
-    text = f"plan: {plan.clips:,} clips to encode, {plan.tokens:,} tokens x {_layers(plan)}, {size}"
-    if plan.hours is None or plan.binds is None:
+    audio = "" if plan.audio_seconds is None else f" ({plan.audio_seconds:,.0f} s of audio)"
+    text = f"plan: {plan.clips:,} clips to encode{audio}, {plan.tokens:,} tokens x {_layers(plan)}, {size}"
+    rates = plan.rates
+    if rates is None or plan.hours is None or plan.binds is None or plan.epoch_minutes is None:
         return text
-    return f"{text}, about {duration(plan.hours)}; {WORKERS[plan.binds]} is the slowest stage"
+    epochs = plan.break_even_epochs
+    pays = "never pays by its time" if epochs is None else f"pays after {epochs}"
+    each = f"decode {rates.decode:,.0f}, encode {rates.encode:,.0f}, write {rates.write:,.0f} clips/s"
+    return (
+        f"{text}, about {duration(plan.hours)} ({each}): {WORKERS[plan.binds]} is the slowest stage; an "
+        f"epoch of probing reads for {duration(plan.epoch_minutes / 60)}, and the cache {pays}"
+    )
 
 
 def lines(plan: Plan) -> list[str]:

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import featcache
 from featcache import heads
 from featcache.errors import FeatcacheError, InputError
+from featcache.heads.probing.experiment import open_experiment
+from featcache.heads.probing.presets import preset_named
+from featcache.heads.probing.probe import _passes
+from featcache.manifest import read_manifest
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -54,31 +59,31 @@ def test_one_head_may_be_given_by_its_name(make_tokens: Make, tmp_path: Path) ->
     assert result["head"] == "linear"
 
 
-def test_a_protocol_in_steps_refuses_tasks_of_two_kinds_in_any_order(
-    make_tokens: Make, tmp_path: Path
-) -> None:
-    cache, several = make_tokens(clips=48)
-    single = tmp_path / "single.csv"
+def test_each_manifest_trains_as_it_would_alone(make_tokens: Make, tmp_path: Path) -> None:
+    """Of another kind, or with more clips, the manifests beside it change neither steps nor batches."""
+    cache, several = make_tokens(clips=120)
     lines = several.read_text().splitlines()
     rows = [line.split(",") for line in lines[1:]]
-    single.write_text(
-        "\n".join([lines[0], *(",".join([row[0], f"label{i % 3}", *row[2:]]) for i, row in enumerate(rows))])
-    )
-    for manifests in ([several, single], [single, several]):
-        with pytest.raises(
-            InputError, match="trains multi-label and single-label tasks for different numbers of steps"
-        ):
-            featcache.probe(cache, manifests, heads="linear", preset="bat", out=tmp_path / "results")
-    probed = featcache.probe(
-        cache,
-        [several, single],
-        heads="linear",
-        preset="bat",
-        epochs=1,
-        solved=False,
-        out=tmp_path / "results",
-    )
-    assert {result["epochs"] for result in probed} == {1}
+    single = tmp_path / "single.csv"
+    named = [",".join([row[0], f"label{i % 3}", *row[2:]]) for i, row in enumerate(rows)]
+    single.write_text("\n".join([lines[0], *named]))
+    small = tmp_path / "small.csv"
+    small.write_text("\n".join(lines[:41]))
+
+    def lengths(manifests: list[Path], preset: str) -> dict[str, tuple[int, int]]:
+        opened = [read_manifest(path) for path in manifests]
+        experiment = open_experiment(cache, opened, device=torch.device("cpu"), say=lambda line: None)
+        passes = _passes(experiment, preset_named(preset), 0, {})
+        return {
+            experiment.tasks[number].name: (settings.epochs * settings.passes, settings.batch_size)
+            for settings, numbers in passes.items()
+            for number in numbers
+        }
+
+    for preset, other in (("bat", single), ("plateau", small)):
+        alone = {**lengths([several], preset), **lengths([other], preset)}
+        assert lengths([several, other], preset) == lengths([other, several], preset) == alone
+        assert len(set(alone.values())) == 2
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,14 @@ def test_processes_fill_the_cache_that_one_would_and_say_so_once(
 ) -> None:
     manifest, out = make_manifest(14), tmp_path / "c.zarr"
     (tmp_path / "audio/5.wav").write_bytes(b"no audio")
-    assert run("extract", manifest, "--out", tmp_path / "whole.zarr", *LOGMEL).exit_code == 2
+    assert (
+        run("extract", manifest, "--out", tmp_path / "whole.zarr", *LOGMEL, "--device", "cpu").exit_code == 2
+    )
+    assert not InProcess.commands
     InProcess.killed |= {"0"} if killed else set()
-    result = run("extract", manifest, "--out", out, *LOGMEL, "--gpus", "all")
+    asked = ["--gpus", "all"] if killed else []  # all by default
+    result = run("extract", manifest, "--out", out, *LOGMEL, *asked)
+    assert len(InProcess.commands) == 2
     if killed:  # the other has done it all but said that one failed
         assert (result.exit_code, "1 of 2 processes failed (exit codes -9, 2)" in result.stderr) == (1, True)
     else:

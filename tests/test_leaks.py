@@ -193,6 +193,11 @@ REFUSED: dict[str, tuple[list[Clip], dict[str, str], str]] = {
         {},
         "1 clip in valid, and nothing can be chosen",
     ),
+    "valid without labels": (
+        [clip(f"{n}", "" if n % 3 == 1 else "ab"[n // 3 % 2], split=SPLITS[n % 3]) for n in range(24)],
+        {},
+        "no clip in valid has a label",
+    ),
     "one recording": (
         [clip(f"{n}", "ab"[n % 2], "one.wav") for n in range(9)],
         {},

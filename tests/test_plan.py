@@ -105,7 +105,7 @@ def test_every_run_says_its_plan_in_a_line(
     manifest, out = make_manifest(6), tmp_path / "c.zarr"
     monkeypatch.setattr(extraction, "MEASURED_FROM", 6)
     said = run("extract", manifest, "--out", out, *LOGMEL).stdout.splitlines()[0]
-    assert said.startswith("plan: 6 clips to encode, 384 tokens x 1 layer, 2")
+    assert re.match(r"plan: 6 clips to encode \(\d+ s of audio\), 384 tokens x 1 layer, 2", said)
     assert "the slowest stage" in said
     assert run("extract", manifest, "--out", out, *LOGMEL).stdout.startswith("plan: nothing to encode\n")
 
@@ -181,7 +181,8 @@ def test_the_cache_pays_when_reading_is_faster_than_encoding(layout: CacheLayout
     never = with_rates(plan, rates(encode=1e6, decode=1e6), shared=False)
     assert never.break_even_epochs is None
     assert "never" in "\n".join(lines(never))
-    assert line(found).endswith("about 12.0 minutes; the encoder is the slowest stage")
+    rest = "12.0 minutes (decode 100, encode 50, write 400 clips/s): the encoder is the slowest stage"
+    assert f"{rest}; an epoch of probing reads for 57.1 s, and the cache pays after 2" in line(found)
 
 
 def test_doctor_is_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,14 @@ def test_batches_are_the_same_from_memory_and_from_disk(device_cache: str, make_
     assert sorted(seen) == sorted(task.train.rows.tolist())
 
 
+def test_a_command_whose_every_head_fails_has_failed(make_tokens: Make, tmp_path: Path) -> None:
+    cache, manifest = make_tokens(clips=24)
+    settings = ["--epochs", 2, "--batch-size", 16, "--seeds", 1, "--lr", 1e30]
+    done = run(cache, "--manifest", manifest, "--head", "linear:norm=none", *settings, "--out", tmp_path)
+    assert done.exit_code == 1
+    assert "no head could be trained: the loss of each was not finite" in done.stderr.splitlines()[-1]
+
+
 def test_an_error_in_the_reading_thread_reaches_the_caller(make_tokens: Make) -> None:
     made = make_tokens()
     experiment = open_experiment(made[0], [made[1]], device=CPU, say=lambda line: None, device_cache="off")

@@ -41,16 +41,21 @@ def check_labels(source: Path, clips: Sequence[Clip], chosen: Chosen, single: bo
     return tuple(sorted(counts))
 
 
-def check_valid(source: Path, count: int) -> None:
+def check_valid(source: Path, clips: Sequence[Clip], valid: Sequence[int]) -> None:
     """Hold a valid split to being one.
 
     Raises:
-        InputError: fewer than two clips.
+        InputError: fewer than two clips, or none that has a label.
     """
-    if count < 2:
+    if len(valid) < 2:
         raise InputError(
-            f"{source}: {count} clip in valid, and nothing can be chosen on fewer than 2; give more rows the "
-            "split 'valid', or none, and a tenth of the train clips is held out"
+            f"{source}: {len(valid)} clip in valid, and nothing can be chosen on fewer than 2; give more "
+            "rows the split 'valid', or none, and a tenth of the train clips is held out"
+        )
+    if not _counts(clips, valid):
+        raise InputError(
+            f"{source}: no clip in valid has a label, so no score can be computed there; give rows with "
+            "labels the split 'valid'"
         )
 
 

@@ -143,7 +143,7 @@ def questions(
         classes = check_labels(manifest.path, clips, chosen, kind == "single-label")
         if not chosen["valid"]:
             _hold_out_valid(name, clips, groups, chosen, fold, seed, say)
-        check_valid(manifest.path, len(chosen["valid"]))
+        check_valid(manifest.path, clips, chosen["valid"])
         splits.append(chosen)
         part_of = partial(_part, joined, groups, classes=classes, kind=kind)
         train = with_whole_variants(clips, chosen["train"], variants)

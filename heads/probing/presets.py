@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from featcache.errors import InputError, unknown
+from featcache.errors import unknown
 from featcache.heads.base import HeadSpec
 from featcache.heads.data.loader import num_batches
 from featcache.heads.data.tasks import Kind, Task
@@ -44,7 +44,8 @@ class Plateau:
 
     def training(self, batches: int, max_steps: int | None) -> dict[str, Any]:
         """Fields of ``Training`` for epochs of so many batches."""
-        passes = max(1, round(self.score_steps / batches))
+        score_steps = min(self.score_steps, max_steps / 2) if max_steps else self.score_steps
+        passes = max(1, round(score_steps / batches))
         steps = passes * batches
         least, most = (math.ceil(epochs / passes) if passes == 1 else 1 for epochs in self.epochs)
         longest = math.ceil(max_steps / steps) if max_steps else max(math.ceil(self.max_steps / steps), most)
@@ -105,7 +106,7 @@ class Preset:
         return self.prototype_lr_range if _prototypical(head_spec(head, again=False)) else self.lr_range
 
     def training(self, tasks: list[Task], max_steps: int | None = None, **given: Any) -> Training:
-        """How the heads of these tasks train; ``given`` settings that are not None win.
+        """How the heads of these tasks, all of one manifest, train; ``given`` settings that are not None win.
 
         With a number of epochs given, the rate falls along a cosine over them, whatever the protocol.
         """
@@ -127,21 +128,8 @@ class Preset:
     def _length(self, tasks: list[Task], batches: int, max_steps: int | None) -> dict[str, Any]:
         if self.plateau:
             return self.plateau.training(batches, max_steps)
-        steps = max_steps or self._steps(tasks)
+        steps = max_steps or (self.steps[tasks[0].kind] if self.steps else None)
         return {"epochs": math.ceil(steps / batches) if steps else self.epochs}
-
-    def _steps(self, tasks: list[Task]) -> int:
-        """Steps of a pass, where the protocol counts in steps; tasks of one pass must agree on them."""
-        if not self.steps:
-            return 0
-        kinds = sorted({task.kind for task in tasks})
-        if len({self.steps[kind] for kind in kinds}) > 1:
-            raise InputError(
-                f"preset {self.name!r} trains {' and '.join(kinds)} tasks for different numbers of steps; "
-                "probe them one by one, or give epochs",
-                options=("epochs",),
-            )
-        return self.steps[kinds[0]]
 
 
 def _prototypical(spec: HeadSpec) -> bool:

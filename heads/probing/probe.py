@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from featcache.cache.read.join import Say
 from featcache.devices import choose_device
 from featcache.devices import threads as limited
-from featcache.errors import InputError, Interrupted
+from featcache.errors import FeatcacheError, InputError, Interrupted
 from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind, Shots
 from featcache.heads.probing.arguments import check_probe
@@ -81,7 +81,8 @@ def probe(
     on from its last saved epoch.
 
     Args:
-        manifest: the one that the cache was last extracted from unless given; several share a pass
+        manifest: the one that the cache was last extracted from unless given; of several, those
+            that train alike share a pass
         heads: a name or names, with options if wanted: ``protobin:per_class=10``; solved heads
             (``SOLVED``: logreg, ridge, knn, centroid) too: ``logreg:features=mean+sd``
         out: folder of results.jsonl, the trained heads and their test scores
@@ -112,6 +113,7 @@ def probe(
         InputError: nothing to train on, unknown names, values out of range, clips that are not in
             the cache.
         OutputError: ``out`` cannot be written, or another process runs the same into it.
+        FeatcacheError: of the heads to be trained not one could be.
         Interrupted: Ctrl-C; what is finished is kept.
     """
     names = [heads] if isinstance(heads, str) else list(heads)
@@ -180,6 +182,10 @@ def probe(
                 results += solve_and_test(experiment, to_solve, layers, out, record, say, tracking.end)
                 for line in shortfalls(results, experiment.cache.has_cls):
                     say(line)
+                if bases and all(result.get("solved") for result in results):
+                    raise FeatcacheError(
+                        "no head could be trained: the loss of each was not finite; try a smaller lr"
+                    )
             return results
     except KeyboardInterrupt:
         raise Interrupted(
@@ -267,13 +273,13 @@ def _passes(
 ) -> dict[Training, list[int]]:
     """Which tasks train in one pass: those of equal settings.
 
-    A few shots have few batches: to train as many steps as the whole train split, they need batches
-    and epochs of their own, which the protocol finds for each number of shots.
+    A few shots, or a small data set, have few batches: to train as many steps as others they need batches
+    and epochs of their own, which the protocol finds for each manifest and number of shots.
     """
     found: dict[Training, list[int]] = {}
     tasks = experiment.tasks
-    for shots in dict.fromkeys(task.shots for task in tasks):
-        numbers = [number for number, task in enumerate(tasks) if task.shots == shots]
+    for own in dict.fromkeys((task.digest, task.shots) for task in tasks):
+        numbers = [number for number, task in enumerate(tasks) if (task.digest, task.shots) == own]
         settings = protocol.training([tasks[number] for number in numbers], seed=seed, **given)
         found.setdefault(settings, []).extend(numbers)
     return found

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+CONSTANT = 1e-6  # deviation, as a share of the largest value, up to which a feature is constant
 TINY = 1e-12  # share of the largest variance below which an axis is rounding
 
 
@@ -48,8 +49,8 @@ def spectrum_of(features: Tensor) -> Spectrum:
     values = features.double()
     mean = values.mean(dim=0)
     sd = values.std(dim=0, correction=0)
-    # A constant channel has a deviation of rounding only, which would blow its noise up to 1.
-    sd = torch.where(sd > 1e-9 * values.abs().amax(dim=0), sd, torch.ones_like(sd))
+    # A constant channel has a deviation of rounding only (of float32 means), which would be blown up to 1.
+    sd = torch.where(sd > CONSTANT * values.abs().amax(dim=0), sd, torch.ones_like(sd))
     scaled = (values - mean) / sd
     n, D = scaled.shape
     over_features = n >= D

@@ -19,15 +19,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from featcache.datasets.soundscapes import compose
 from featcache.datasets.sources import esc10_sources
 from featcache.errors import FeatcacheError
 from featcache.extraction.extract import extract
+from featcache.heads.data.loader import num_batches
 from featcache.heads.probing.presets import preset_named
 from featcache.heads.probing.probe import probe
 from featcache.heads.registry import HEADS
 from featcache.heads.report.results import read_results
-from featcache.heads.report.significance import Difference, differences
+from featcache.heads.report.significance import Difference, differences, holm
 from featcache.heads.report.summary import Cell, cells
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +40,7 @@ SOLVED = tuple(f"logreg:features={features}" for features in ("mean", "mean+max"
 FEWER = {"cgp": {"num_prototypes": 200}}  # as many as protobin, not 10,000
 STUDIED = ("linear", "mlp", "meanmax", "tfmean", "mhca", "proto", "protofloat", "protobin")
 NORMS, CHANNELS = ("none", "batch"), ("none", "channel")
+SETTINGS = ("plain", "batch norm", "channels", "channels, batch norm")  # a norm for each of the channels
 CACHES = {
     "logmel": "ESC-10, `logmel`",
     "whisper": "ESC-10, Whisper base",
@@ -212,8 +217,7 @@ def table_of(title: str, found: Mapping[Setting, Cell]) -> list[str]:
             continue
         texts = [text_of(found.get((head, norm, channels)), head) for channels, norm in columns]
         rows.append(f"| `{head}` | {' | '.join(texts)} |")
-    names = ["plain", "batch norm", "channels", "channels, batch norm"]
-    return [f"## {title}\n", f"| head | {' | '.join(names)} |", "|---|---|---|---|---|", *rows, ""]
+    return [f"## {title}\n", f"| head | {' | '.join(SETTINGS)} |", "|---|---|---|---|---|", *rows, ""]
 
 
 def text_of(cell: Cell | None, head: str) -> str:
@@ -227,26 +231,92 @@ def text_of(cell: Cell | None, head: str) -> str:
 
 
 def answers(
-    tables: Mapping[str, Mapping[Setting, Cell]], pairs: Sequence[Mapping[str, object]]
+    tables: Mapping[str, Mapping[Setting, Cell]], pairs: Sequence[Mapping[str, Any]]
 ) -> Iterable[str]:
     """The questions, answered by the numbers of the tables."""
-    yield "## Pairs of heads\n"
-    yield "Each head with the setting of best validation score. First less second in points; the interval is"
-    yield "over test clips (paired bootstrap, 95 %) and does not cover the luck of training.\n"
-    yield "| cache | first | second | difference | interval |\n|---|---|---|---|---|"
-    for line in pairs:
-        low, mean, high = (100 * float(str(line[key])) for key in ("low", "mean", "high"))
-        first, second = line["pair"]  # type: ignore[misc]
-        title = CACHES[str(line["name"])]
-        yield f"| {title} | `{first}` | `{second}` | {mean:+.1f} | {low:+.1f} to {high:+.1f} |"
-    yield ""
+    yield from effects(tables)
+    yield from gaps(tables, pairs)
+    trained = [result for own in tables.values() for cell in own.values() for result in cell.results]
+    trained = [result for result in trained if not result.get("solved")]
+    least = sum(steps(result) <= 1000 for result in trained)
     short = [
         f"`{head}` on {CACHES[name]}"
         for name, found in tables.items()
         for (head, *_), cell in found.items()
         if not cell.solved and not all(result.get("plateau") for result in cell.results)
     ]
+    yield "## How long they trained\n"
+    yield f"Of {len(trained)} runs {least} ended after 1,000 steps, the fewest that the protocol allows: what"
+    yield "they would have gained later is a question to [ten times the steps](long.md), not to this page."
     yield f"‡ not at its plateau in every run: {', '.join(dict.fromkeys(short)) or 'none'}.\n"
+
+
+def steps(result: Mapping[str, Any]) -> int:
+    training = result["training"]
+    batches = num_batches(result["clips"]["train"], training["batch_size"])
+    return int(result["epochs"] * training["passes"] * batches)
+
+
+def effects(tables: Mapping[str, Mapping[Setting, Cell]]) -> Iterable[str]:
+    """What norm and channels change, run by run: the same fold or seed with and without."""
+    yield "## What norm and channels change\n"
+    yield "Points gained over the plain head, paired by fold (ESC-10) or seed (soundscapes), with the 95 %"
+    yield "interval of a paired t-test, which covers the luck of training and of folds; single intervals, not"
+    yield "corrected for their number. In bold: those clear of zero.\n"
+    yield "| cache | head | batch norm | channels | both |\n|---|---|---|---|---|"
+    for name, found in tables.items():
+        for head in STUDIED:
+            plain = found.get((head, "none", "none"))
+            others = [("batch", "none"), ("none", "channel"), ("batch", "channel")]
+            if plain is None or not any((head, *own) in found for own in others):
+                continue
+            texts = [gain(plain, found.get((head, *own))) for own in others]
+            yield f"| {CACHES[name]} | `{head}` | {' | '.join(texts)} |"
+    yield ""
+
+
+def gain(plain: Cell, other: Cell | None) -> str:
+    if other is None:
+        return ""
+    before, after = ({(r["fold"], r["seed"]): 100 * r.value for r in cell.results} for cell in (plain, other))
+    own = np.array([after[key] - before[key] for key in sorted(before, key=str)])
+    reach = stats.t.ppf(0.975, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5
+    text = f"{own.mean():+.1f} ({own.mean() - reach:+.1f} to {own.mean() + reach:+.1f})"
+    return f"**{text}**" if abs(own.mean()) > reach else text
+
+
+def gaps(tables: Mapping[str, Mapping[Setting, Cell]], pairs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Pairs of heads, each at its best setting and both at the same one."""
+    yield "## Pairs of heads\n"
+    yield "First less second in points. `chosen`: each head with the setting of best validation score; the"
+    yield "interval is over test clips (paired bootstrap, 95 %) and does not cover the luck of training, p is"
+    yield "corrected over this table (Holm). The last columns have both heads in the same setting.\n"
+    columns = ("cache", "first", "second", "chosen", "interval", "p", "settings", *SETTINGS)
+    yield f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+    for line, p in zip(pairs, holm([own["p"] for own in pairs]), strict=True):
+        low, mean, high = (f"{100 * line[key]:+.1f}" for key in ("low", "mean", "high"))
+        found, (first, second) = tables[line["name"]], line["pair"]
+        settings = [short_of(found, best(found, head)) for head in (first, second)]
+        same = [
+            between(found.get((first, norm, channels)), found.get((second, norm, channels)))
+            for channels, norm in itertools.product(CHANNELS, NORMS)
+        ]
+        yield (
+            f"| {CACHES[line['name']]} | `{first}` | `{second}` | {mean} | {low} to {high} | {p:.2g} "
+            f"| {settings[0]}; {settings[1]} | {' | '.join(same)} |"
+        )
+    yield ""
+
+
+def short_of(found: Mapping[Setting, Cell], cell: Cell) -> str:
+    """A cell's setting in words."""
+    _, *own = next(setting for setting, other in found.items() if other is cell)
+    pairs = [[norm, channels] for channels, norm in itertools.product(CHANNELS, NORMS)]
+    return SETTINGS[pairs.index(own)]
+
+
+def between(first: Cell | None, second: Cell | None) -> str:
+    return "" if first is None or second is None else f"{100 * (first.mean - second.mean):+.1f}"
 
 
 def main() -> None:
