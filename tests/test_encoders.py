@@ -89,8 +89,13 @@ def encode(
 def with_bank(bank: Bank, encoder: Any, waveform: Tensor) -> Tensor:
     """Features where the filter bank, if the encoder has Kaldi's, is another."""
 
-    def call(fbank: KaldiFbank, waveforms: list[Tensor], most: int | None = None) -> list[Tensor]:
-        return [bank(waveform, fbank)[:most] for waveform in waveforms]
+    def call(
+        fbank: KaldiFbank,
+        waveforms: list[Tensor],
+        most: int | None = None,
+        then: Callable[[Tensor], Tensor] = torch.clone,
+    ) -> list[Tensor]:
+        return [then(bank(waveform, fbank)[:most]) for waveform in waveforms]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KaldiFbank, "__call__", call)

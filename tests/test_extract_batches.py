@@ -57,6 +57,29 @@ class OwnLength(nn.Module):
         return Encoded({1: features.unflatten(1, (-1, 100)).mean(2)}, None)
 
 
+def test_a_frontend_on_the_cpu_has_one_thread_and_the_encoder_those_of_before() -> None:
+    threads: list[int] = []
+
+    class Noting(OwnLength):
+        def frontend(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+            threads.append(torch.get_num_threads())
+            if not waveforms:
+                raise InputError("nothing to do")
+            return super().frontend(waveforms)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        one = Runner(Noting(), device=CPU, dtype="fp32", layers=(1,))
+        one.features([torch.zeros(200)])
+        assert (threads, torch.get_num_threads()) == ([1], 3)
+        with pytest.raises(InputError):
+            one.features([])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_clips_wait_for_mates_of_their_shape_but_only_so_many() -> None:
     encoder = OwnLength()
     on_cpu = Runner(encoder, device=CPU, dtype="fp32", layers=(1,))

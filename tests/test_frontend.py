@@ -86,6 +86,16 @@ def test_the_frames_of_the_pass_in_c_have_the_bits_of_torch(
     torch.testing.assert_close(in_blocks, at_once, rtol=0, atol=4e-6)
 
 
+@pytest.mark.parametrize("way", [pytest.param("in_c", marks=in_c), "in_torch"])
+def test_what_is_done_with_each_log_mel_may_write_into_it(way: str, request: pytest.FixtureRequest) -> None:
+    if way == "in_torch":
+        request.getfixturevalue(way)
+    fbank, waveforms = KaldiFbank(sample_rate=16_000), [sound(8_000), sound(5_000, seed=1)]
+    wanted = [log_mel - 1 for log_mel in fbank(waveforms)]
+    found = fbank(waveforms, then=lambda log_mel: log_mel.sub_(1))
+    assert all(map(torch.equal, found, wanted))
+
+
 @in_c
 def test_the_energies_of_the_pass_in_c_are_sums_over_the_triangles(monkeypatch: pytest.MonkeyPatch) -> None:
     spectra: list[Tensor] = []

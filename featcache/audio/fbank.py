@@ -4,7 +4,7 @@ Each spectrogram depends on its own waveform alone; a batch only saves overhead.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,11 +62,17 @@ class KaldiFbank:
         """
         return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
 
-    def __call__(self, waveforms: Sequence[Tensor], most_frames: int | None = None) -> list[Tensor]:
+    def __call__(
+        self,
+        waveforms: Sequence[Tensor],
+        most_frames: int | None = None,
+        then: Callable[[Tensor], Tensor] = lambda log_mel: log_mel,
+    ) -> list[Tensor]:
         """Natural logarithms of the mel energies of each waveform.
 
         Args:
             most_frames: those after it are not computed; the mean is that of the whole waveform still
+            then: done with each result at once, while it is in the cache; it may write into it
 
         Shape:
             - waveforms: (L_i,) each, in [-1, 1]
@@ -81,14 +87,14 @@ class KaldiFbank:
             )
         with torch.no_grad(), torch.autocast(device_type(waveforms), enabled=False):
             most = None if most_frames is None else self.frame_length + (most_frames - 1) * self.frame_shift
-            prepared = [self._prepare(waveform)[:most] for waveform in waveforms]
             if device_type(waveforms) == "cpu" and fbank_pass.serves(self.num_mels):
                 window, weights = _sparse_tables(self.sample_rate, self.window, self.num_mels)
                 energies = FbankPass(self.frame_shift, _fft_length(len(window)), window, weights, EPSILON)
-                return [energies(waveform).log_() for waveform in prepared]
+                return [then(energies(self._prepare(waveform)[:most]).log_()) for waveform in waveforms]
+            prepared = [self._prepare(waveform)[:most] for waveform in waveforms]
             blocks = in_blocks(prepared, self.num_frames)
             scratch = Scratch()  # shared by the blocks: a third of the time would go into fresh pages
-            return [log_mel for block in blocks for log_mel in self._log_mel(block, scratch)]
+            return [then(log_mel) for block in blocks for log_mel in self._log_mel(block, scratch)]
 
     def _prepare(self, waveform: Tensor) -> Tensor:
         waveform = waveform.float()

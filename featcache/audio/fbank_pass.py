@@ -99,12 +99,13 @@ class FbankPass:
         """Waveform (L,) to energies (frames, mels), both float32."""
         waveform = waveform.contiguous()
         means = waveform.unfold(0, len(self._window), self._shift).mean(-1)
-        energies = torch.empty(len(means), len(self._weights.first))
+        (frames,) = means.shape  # len() of a tensor takes a microsecond
+        energies = torch.empty(frames, self._fbank.mels)
         fbank = self._fbank
         fbank.waveform, fbank.means = waveform.data_ptr(), means.data_ptr()
         fbank.energies = energies.data_ptr()
-        for begin in range(0, len(means), ROWS):
-            rows = min(ROWS, len(means) - begin)
+        for begin in range(0, frames, ROWS):
+            rows = min(ROWS, frames - begin)
             self._windowed(self._pointer, begin, rows)
             spectrum = torch.fft.rfft(self._padded[:rows])
             self._energies(self._pointer, spectrum.data_ptr(), begin, rows)

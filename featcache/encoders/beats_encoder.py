@@ -65,7 +65,7 @@ class BEATsEncoder(Classifies):
         """Waveforms (L_i,) to normalised features (frames_i, 128), always float32."""
         for waveform in waveforms:
             self.valid_tokens(len(waveform))
-        return [(log_mel - self.mean) / (2 * self.std) for log_mel in self.fbank(waveforms)]
+        return self.fbank(waveforms, then=lambda log_mel: log_mel.sub_(self.mean).div_(2 * self.std))
 
     def valid_tokens(self, num_samples: int) -> int:
         """All tokens of the clip's own length."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -51,14 +52,20 @@ class Patches:
         """
         for waveform in waveforms:
             self.valid_tokens(len(waveform))
-        padded = [pad(w, (0, max(0, self.pad_samples - len(w)))) for w in waveforms]
-        return [self._fit(log_mel) for log_mel in self.fbank(padded, self.frames)]
+        # Not all of them: by nothing it would copy.
+        padded = [
+            pad(w, (0, self.pad_samples - len(w))) if len(w) < self.pad_samples else w for w in waveforms
+        ]
+        return self.fbank(padded, self.frames, self._fit)
 
     def _fit(self, log_mel: Tensor) -> Tensor:
         log_mel = log_mel[: self.frames]
         value = log_mel.min().item() if self.pad_value is None else self.pad_value
-        fitted = pad(log_mel, (0, 0, 0, self.frames - len(log_mel)), value=value)
-        return fitted.sub_(self.mean).div_(self.scale)  # pad has made a copy
+        frames, mels = log_mel.shape
+        fitted = log_mel.new_empty(self.frames, mels)
+        torch.sub(log_mel, self.mean, out=fitted[:frames])
+        fitted[frames:].fill_(value).sub_(self.mean)
+        return fitted.div_(self.scale)
 
     def valid_tokens(self, num_samples: int) -> int:
         """Tokens of the columns that begin within the audio; a column partly padding counts.

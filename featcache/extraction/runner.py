@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from featcache.devices import threads
 from featcache.encoders.base import Encoded, Encoder, whole_columns
 from featcache.errors import InputError
 from featcache.extraction.compiling import CompiledForward
@@ -36,8 +37,12 @@ class Runner:
 
     @torch.inference_mode()
     def features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Waveforms (L_i,) on the host to features (frames_i, mels), of one shape for as many tokens."""
-        features = self.encoder.frontend(self.transfer.up(waveforms))
+        """Waveforms (L_i,) on the host to features (frames_i, mels), of one shape for as many tokens.
+
+        On a CPU by one thread: what it does is too small to share, and others decode meanwhile.
+        """
+        with threads(1 if self.device.type == "cpu" else None):
+            features = self.encoder.frontend(self.transfer.up(waveforms))
         return [whole_columns(self.encoder, own) for own in features]
 
     @torch.inference_mode()
