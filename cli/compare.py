@@ -32,7 +32,8 @@ def compare(results: tuple[Path, ...], out: Path, reference: str | None, draws: 
 
     Nothing is averaged that is not a seed or a fold: runs of other rates, epochs, losses, presets,
     manifests … are rows or columns of their own, named by what differs. A single run has no sd and
-    wins nothing. ‡ marks heads short of their plateau, and rates at the edge of their range.
+    wins nothing. ‡ marks heads short of their plateau, and rates at the edge of their range; § a fixed
+    number of epochs.
 
     \b
     featcache compare results

@@ -57,6 +57,12 @@ if TYPE_CHECKING:
 @click.option("--max-steps", type=click.IntRange(1), help="The most a head may take; 6000 with plateau.")
 @click.option("--batch-size", type=click.IntRange(2), help="The preset's by default.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Fix the learning rate.")
+@click.option(
+    "--lr-range",
+    metavar="LOW,HIGH",
+    callback=lambda ctx, param, text: _range(text),
+    help="Search between these learning rates; the preset's by default.",
+)
 @click.option("--weight-decay", type=click.FloatRange(0), help="Fix the weight decay.")
 @click.option("--loss", help="The preset's for the kind of task by default (docs/protocol.md).")
 @click.option("--patience", type=click.IntRange(1), help="Stop a head after so many epochs without gain.")
@@ -119,7 +125,7 @@ def probe(
 
     from featcache.cli.live import Live
     from featcache.heads.probing.probe import probe as run
-    from featcache.heads.report.summary import summary_lines
+    from featcache.heads.report.terminal import summary_lines
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
@@ -174,6 +180,18 @@ def _near(
         f"{done.present} were there"
     )
     return path
+
+
+def _range(text: str | None) -> list[float | str] | None:
+    """Numbers where they are numbers; the library says what else is wrong."""
+    return None if text is None else [_number(word) for word in text.split(",")]
+
+
+def _number(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 def _shots(text: str | None) -> list[int | str] | None:

@@ -32,6 +32,13 @@ Make = Callable[..., tuple[Path, Path]]
         ({"batch_size": 0}, "batch_size is 0; wanted a whole number, 2 or more"),
         ({"lr": -1.0}, "lr is -1.0; wanted a number above 0"),
         ({"lr": float("nan")}, "lr is nan; wanted a number above 0"),
+        (
+            {"lr_range": (0.1, 0.01), "search": True},
+            r"lr_range is \(0\.1, 0\.01\); wanted two numbers above 0",
+        ),
+        ({"lr_range": ["low"], "search": True}, r"lr_range is \['low'\]; wanted two numbers above 0"),
+        ({"lr_range": (0.01, 0.1)}, "no learning rate is searched for; give search, and no lr"),
+        ({"lr_range": (0.01, 0.1), "lr": 0.1, "search": True}, "no learning rate is searched for"),
         ({"weight_decay": "0.1"}, "weight_decay is '0.1'; wanted a number, 0 or more"),
         ({"seeds": 0}, "seeds is 0; wanted a whole number, 1 or more"),
         ({"loss": "asymetric"}, "no loss named 'asymetric'; did you mean 'asymmetric'"),

@@ -16,6 +16,7 @@ from featcache.heads.report.settings import MATCHING
 from featcache.heads.report.significance import differences
 from featcache.heads.report.summary import cells
 from featcache.heads.report.tables import score_grid
+from featcache.heads.report.terminal import summary_lines
 
 ROOT = Path(__file__).parents[1]
 SEARCH = {"sobol": 25, "tpe": 25, "width": 5, "seed": 0}
@@ -199,11 +200,68 @@ def test_heads_short_of_their_plateau_or_at_an_edge_are_marked_and_unknown_ones_
         "30.00‡ (n=1)",
         "40.00 (n=1)",
     ]
-    assert "not at its plateau: eat mhca on bom (1 of them kept the last weights" in grid.note
-    assert "more steps (`max_steps`) mend that" in grid.note
-    assert "searched range: eat ep on bom; a wider rate range mends that." in grid.note
+    assert "not at its plateau: eat mhca on bom; more steps (`max_steps`) mend that" in grid.note
+    assert "searched range: eat ep on bom; a wider range (`lr_range`) mends that." in grid.note
     assert r"$^\ddagger$" in latex(grid)
     assert ",plateau\n" in csv_text(found, ())
+
+
+def test_a_head_is_called_still_rising_only_where_its_best_epoch_was_chosen() -> None:
+    for valid, select, rising in ((100, "best", True), (99, "best", False), (100, "last", False)):
+        clips = {"train": 8, "valid": valid, "test": 2}
+        own = line(0.2, plateau=False, kept_last=True, training={"select": select}, clips=clips)
+        assert ("so were still rising" in score_grid(cells([own]), ()).note) is rising
+
+
+def test_a_fixed_number_of_epochs_has_a_mark_of_its_own_in_every_table(
+    make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    made, heads = make_tokens(), ["linear", "centroid"]
+    short = {"heads": heads, "out": tmp_path, "batch_size": 16, "device": "cpu", "seeds": 1, "solved": False}
+    probe(*made, **short, epochs=2)
+    probe(*made, **short, max_steps=4)
+    found = read_results([tmp_path])
+    table = score_grid(cells(found), ())
+    marked = [row[2].text.strip("0123456789. ()n=") for row in table.rows]
+    assert sorted(marked) == ["", "§", "‡"]
+    legend = "§ trained for a fixed number of epochs: nothing says whether it would have got better"
+    assert legend in table.note
+    assert r"$^\S$" in latex(table)
+    printed = summary_lines(found)
+    assert sum("§ " in line or "‡ " in line for line in printed[:4]) == 2
+    assert [line.split(":")[0] for line in printed[4:]] == [
+        "‡ not at its plateau",
+        "§ trained for a fixed number of epochs",
+    ]
+    assert "§" not in score_grid(cells([line(0.1)]), ()).note
+
+
+def test_splits_that_are_drawn_with_seeds_are_seeds_and_given_ones_are_not(
+    make_tokens: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    cache, manifest = make_tokens(60)
+    bare = tmp_path / "other" / manifest.name
+    bare.parent.mkdir()
+    table = [row.split(",") for row in manifest.read_text().splitlines()]
+    bare.write_text("\n".join(",".join(row[:3]) for row in table))
+    short = {"heads": ["linear", "centroid"], "epochs": 1, "batch_size": 16, "seeds": 1, "solved": False}
+    for seed in (0, 1, 2):
+        probe(cache, bare, seed=seed, out=tmp_path, **short)
+    results = read_results([tmp_path])
+    assert len({json.dumps(result["clips"]) for result in results}) > 1
+    assert {result["draw"] for result in results} == {0, 1, 2}
+    found = [(cell.dataset, cell.count, cell.repeats) for cell in cells(results)]
+    assert found == [("tokens", "n=3", 0), ("tokens", "n=3", 0)]
+    (trained, _) = probe(cache, manifest, out=tmp_path, **short)
+    assert trained["draw"] is None
+    assert len({cell.dataset for cell in cells(read_results([tmp_path]))}) == 2
+
+
+def test_counts_of_drawn_splits_part_no_columns() -> None:
+    drawn = [line(0.1, seed=n, clips={"train": 9 - n, "valid": 1 + n, "test": 2}) for n in range(3)]
+    assert rows(*drawn) == {"linear": "10.00 ± 0.00 n=3"}
+    old = [line(0.1, seed=n, manifest=None, clips={"train": 9 - n, "valid": 1 + n}) for n in range(3)]
+    assert len({cell.dataset for cell in cells(old)}) == 3
 
 
 def solved(value: float, features: str, **more: Any) -> Result:

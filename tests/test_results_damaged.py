@@ -15,7 +15,8 @@ from featcache.errors import FeatcacheError, InputError
 from featcache.heads.probing.probe import probe
 from featcache.heads.report.compare import compare
 from featcache.heads.report.results import read_results
-from featcache.heads.report.summary import cells, summary_lines
+from featcache.heads.report.summary import cells
+from featcache.heads.report.terminal import summary_lines
 
 Make = Callable[..., tuple[Path, Path]]
 GONE = object()

@@ -330,6 +330,22 @@ def test_where_the_best_rate_lies_at_the_end_of_its_range_a_decade_beyond_is_tri
     assert len(trials(tmp_path)) == 11
 
 
+def test_a_range_of_rates_that_is_given_holds_for_every_head_and_for_its_mark(
+    make_tokens: Make, tmp_path: Path
+) -> None:
+    short = {**SEARCH, "trials": 4, "seeds": 1, "epochs": 2}
+    results = probe(*make_tokens(), heads=HEADS, out=tmp_path, lr_range=(0.2, 0.3), **short)
+    within = [line["lr"] for line in trials(tmp_path) if line["number"] < 4]
+    assert len(within) == 8
+    assert all(0.2 <= lr <= 0.3 for lr in within)
+    assert [result["protocol"]["lr_range"] for result in results] == [[0.2, 0.3]] * 2
+    own = [result for result in results if 0.21 < result["lr"] < 0.28]  # near the edge of the preset's ranges
+    assert [result["at_edge"] for result in own] == [False] * len(own)
+    assert own
+    other = probe(*make_tokens(), heads=["linear"], out=tmp_path, **short)
+    assert len(cells([results[0], *other])) == 2
+
+
 @pytest.mark.parametrize(
     ("best", "beyond"), [(1.2e-4, (1e-5, 10**-4.5)), (1e-3, None), (9e-3, (10**-1.5, 1e-1))]
 )

@@ -8,6 +8,7 @@ from featcache.cache.read.join import Say
 from featcache.errors import InputError
 from featcache.manifest import Clip
 
+FEW_CLIPS = 100  # valid splits below this choose an epoch by luck: it costs 1 to 5 points (docs/protocol.md)
 FEW = 30  # valid clips below which choosing on them is said to be noise
 Chosen = Mapping[str, Sequence[int]]  # split -> numbers of clips
 

@@ -57,6 +57,7 @@ class Task:
     fold: str | None = None  # the fold that is test, in cross-validation
     shots: int | None = None  # train clips of each class; None is all
     pool: int | None = None  # train clips that the shots are drawn from
+    draw: int | None = None  # the seed of the splits, or shots, that were drawn; None where none were
 
     @property
     def title(self) -> str:
@@ -141,6 +142,7 @@ def questions(
         chosen = {part: [n for n, own in enumerate(split) if own == part] for part in _PARTS}
         variants = set_aside_variants(clips, chosen)
         classes = check_labels(manifest.path, clips, chosen, kind == "single-label")
+        drew = not chosen["valid"] or (fold is None and all(clip.split is None for clip in clips))
         if not chosen["valid"]:
             _hold_out_valid(name, clips, groups, chosen, fold, seed, say)
         check_valid(manifest.path, clips, chosen["valid"])
@@ -151,7 +153,7 @@ def questions(
             _say_variants(name, len(variants), len(train) - len(chosen["train"]), say)
         task = Task(
             name=name, digest=manifest.digest, kind=kind, classes=classes, fold=fold,
-            train=part_of(train), valid=part_of(chosen["valid"]),
+            train=part_of(train), valid=part_of(chosen["valid"]), draw=seed if drew else None,
         )  # fmt: skip
         test = Sealed(
             np.array([joined[number][1] for number in chosen["test"]], dtype=np.int64),
@@ -161,7 +163,7 @@ def questions(
         say_short(name, clips, chosen["train"], draws if fold == names[0] else (), say)
         for count, drawn in draws.items():
             drawn = with_whole_variants(clips, drawn, variants)
-            own = replace(task, train=part_of(drawn), shots=count, pool=len(task.train))
+            own = replace(task, train=part_of(drawn), shots=count, pool=len(task.train), draw=seed)
             found.append(Question(own, test))
         if "all" in shots:
             found.append(Question(task, test))

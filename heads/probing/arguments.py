@@ -36,6 +36,15 @@ RULES: dict[str, Rule | Sequence[str]] = {
         ),
     ),
     "lr": ABOVE_ZERO,
+    "lr_range": Rule(
+        "two numbers above 0, the smaller first",
+        lambda value: (
+            isinstance(value, list | tuple)
+            and len(value) == 2
+            and all(map(ABOVE_ZERO.fits, value))
+            and value[0] < value[1]
+        ),
+    ),
     "weight_decay": NOT_BELOW_ZERO,
     "device_cache": get_args(DeviceCache),
     "threads": THREADS,

@@ -113,7 +113,7 @@ def _at_edge(trial: Trial, protocol: Mapping[str, Any]) -> bool | None:
     """Whether a searched rate lies within a tenth of the edge of its range; None if it was given."""
     if not protocol.get("search") or protocol.get("fixed", {}).get("lr") is not None:
         return None
-    bounds = preset_named(protocol["preset"]).lr_range_of(trial.head)
+    bounds = preset_named(protocol["preset"]).searching(protocol.get("lr_range")).lr_range_of(trial.head)
     edge = edge_of(trial.lr, bounds)
     if edge and protocol["search"].get("beyond"):  # then the search went on beyond it
         edge = edge_of(trial.lr, widened(bounds, edge))

@@ -5,7 +5,7 @@ Each number is its source's, or is marked as our choice where the source gives n
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featcache.errors import unknown
@@ -104,6 +104,12 @@ class Preset:
     def lr_range_of(self, head: str) -> Range:
         """Between which learning rates a head is searched."""
         return self.prototype_lr_range if _prototypical(head_spec(head, again=False)) else self.lr_range
+
+    def searching(self, lr_range: Range | None) -> "Preset":
+        """The same protocol with another range of learning rates for every head; itself where None."""
+        if lr_range is None:
+            return self
+        return replace(self, lr_range=lr_range, prototype_lr_range=lr_range)
 
     def training(self, tasks: list[Task], max_steps: int | None = None, **given: Any) -> Training:
         """How the heads of these tasks, all of one manifest, train; ``given`` settings that are not None win.

@@ -58,6 +58,7 @@ def probe(
     solved: bool = True,
     layers: Sequence[int] | None = None,
     lr: float | None = None,
+    lr_range: tuple[float, float] | None = None,
     weight_decay: float | None = None,
     loss: str | None = None,
     trials: int | None = None,
@@ -96,6 +97,7 @@ def probe(
             from the same train split, a smaller one part of a larger, and is tested alike
         allow_leak: take splits or folds of the manifest that tear a recording apart
         solved: solve all solved heads on mean, and ``logreg`` on tfmean, as references that need no luck
+        lr_range: between which learning rates a search looks, for every head; the preset's unless given
         seeds: how many times each head is trained (3; after a search the preset's): with seeds ``seed``,
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
@@ -119,15 +121,21 @@ def probe(
     """
     names = [heads] if isinstance(heads, str) else list(heads)
     check_probe(
-        heads=names, task=task, lr=lr, weight_decay=weight_decay, trials=trials, seeds=seeds, seed=seed,
-        shots=shots, device_cache=device_cache, threads=threads, log=log, training=training,
+        heads=names, task=task, lr=lr, lr_range=lr_range, weight_decay=weight_decay, trials=trials,
+        seeds=seeds, seed=seed, shots=shots, device_cache=device_cache, threads=threads, log=log,
+        training=training,
     )  # fmt: skip
     out = Path(out)
     if not dry_run:
         writable(out)
     ranks = Ranks(distributed)
     say = (say or logging.getLogger("featcache").info) if ranks.first else _hush
-    protocol = preset_named(preset)
+    protocol = preset_named(preset).searching(lr_range)
+    if lr_range is not None and (lr is not None or not search):
+        raise InputError(
+            f"lr_range is {lr_range}, and no learning rate is searched for; give search, and no lr",
+            options=("lr_range", "search", "lr"),
+        )
     if loss is not None:
         build_loss(loss)
     tracker = open_tracker(log, out) if ranks.first else None
@@ -157,7 +165,14 @@ def probe(
         say(f"solved, not trained: {', '.join(choice.title for choice in to_solve) or 'none'}")
         return []
     given = {"lr": lr, "weight_decay": weight_decay}
-    record = {"preset": preset, "search": plan and asdict(plan), "fixed": given, "allow_leak": allow_leak}
+    record: dict[str, Any] = {
+        "preset": preset,
+        "search": plan and asdict(plan),
+        "fixed": given,
+        "allow_leak": allow_leak,
+    }
+    if lr_range is not None:
+        record["lr_range"] = list(lr_range)
     asked = [[asdict(own) for own in bases], [asdict(settings) for settings in passes], names, count, solved]
     run = digest_of([experiment.digest, asked, record])
     results = []

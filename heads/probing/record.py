@@ -38,6 +38,7 @@ def setting(experiment: Experiment, number: int, layer: int) -> dict[str, Any]:
         "fold": task.fold,
         "shots": task.shots,
         "train_pool": len(task.train) if task.pool is None else task.pool,
+        "draw": task.draw,
         "task": task.kind,
         "metric": task.metric,
         "classes": len(task.classes),

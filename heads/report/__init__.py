@@ -8,7 +8,7 @@
 - ``bootstrap``, ``significance``: the paired bootstrap over test clips
 - ``shortfall``: whether a trained linear head stays below what can be solved on its features
 - ``marks``: what a reader should doubt
-- ``tables``, ``formats``: grids, Markdown, LaTeX, CSV
+- ``tables``, ``formats``: grids, Markdown, LaTeX, CSV; ``terminal``: the table that a probe ends with
 - ``plots``, ``curves``: pictures of who beats whom, and of scores over shots, layers and classes
 - ``published``: numbers of papers, to stand beside ours
 - ``compare``: all of it from result files

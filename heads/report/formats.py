@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from featcache.heads.report.marks import DOUBTED, doubts
+from featcache.heads.report.marks import DOUBTED, FIXED, doubts
 from featcache.heads.report.published import MARK, Published
 from featcache.heads.report.summary import Cell
 
@@ -72,8 +72,8 @@ def latex(grid: Grid) -> str:
 
 
 ESCAPED = {
-    "_": r"\_", "%": r"\%", "±": r"$\pm$", MARK: r"$^\dagger$", DOUBTED: r"$^\ddagger$", "&": r"\&",
-    "#": r"\#", "<": "$<$",
+    "_": r"\_", "%": r"\%", "±": r"$\pm$", MARK: r"$^\dagger$", DOUBTED: r"$^\ddagger$", FIXED: r"$^\S$",
+    "&": r"\&", "#": r"\#", "<": "$<$",
 }  # fmt: skip
 
 

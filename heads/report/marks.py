@@ -3,33 +3,54 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
+from featcache.heads.data.checks import FEW_CLIPS
 from featcache.heads.report.results import Result
 from featcache.heads.report.shortfall import shortfalls
 from featcache.heads.report.summary import Cell, fragments
 
 DOUBTED = "‡"
+FIXED = "§"
+SIGNS = {"plateau": DOUBTED, "edge": DOUBTED, "fixed": FIXED}
 
 
 def doubts(cell: Cell) -> list[str]:
     """``plateau`` if a run did not reach its own, ``edge`` if a rate lies at the edge of its range.
 
-    Lines that do not say are not doubted.
+    ``fixed`` if it trained for a number of epochs that was fixed beforehand. Lines that do not say are
+    not doubted.
     """
     found = []
     if any(result.get("plateau") is False for result in cell.results):
         found.append("plateau")
     if any(result.get("at_edge") is True for result in cell.results):
         found.append("edge")
+    if any(_fixed(result) for result in cell.results):
+        found.append("fixed")
     return found
+
+
+def signs(cell: Cell) -> str:
+    """What stands at a cell's score: each sign once."""
+    return "".join(dict.fromkeys(SIGNS[name] for name in doubts(cell)))
+
+
+def _fixed(result: Result) -> bool:
+    """The line has a plateau that is none: its schedule asks for none. What is solved has no schedule."""
+    asked = "plateau" in result.line and result["plateau"] is None
+    return asked and result.get("solved") is not True
 
 
 def notes(cells: Sequence[Cell]) -> list[str]:
     """Sentences under a table of these cells, each only where something calls for it."""
-    short = [cell for cell in cells if "plateau" in doubts(cell)]
-    edge = [cell for cell in cells if "edge" in doubts(cell)]
+    return [*legend(cells), *_unranked(cells), *_undertrained(cells), *_seeds(cells), *_mixed(cells)]
+
+
+def legend(cells: Sequence[Cell]) -> list[str]:
+    """What each sign at a score of these cells means, and which option mends it."""
+    short, edge, fixed = ([cell for cell in cells if name in doubts(cell)] for name in SIGNS)
     found = []
     if short:
-        rising = sum(any(result.get("kept_last") is True for result in cell.results) for cell in short)
+        rising = sum(any(map(_rising, cell.results)) for cell in short)
         last = f" ({rising} of them kept the last weights, so were still rising)" if rising else ""
         found.append(
             f"{DOUBTED} not at its plateau: {_named(short)}{last}; more steps (`max_steps`) mend that."
@@ -37,9 +58,21 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     if edge:
         found.append(
             f"{DOUBTED} its rate lies within 10 % of the edge of the searched range: {_named(edge)}; "
-            "a wider rate range mends that."
+            "a wider range (`lr_range`) mends that."
         )
-    return [*found, *_unranked(cells), *_undertrained(cells), *_seeds(cells), *_mixed(cells)]
+    if fixed:
+        found.append(
+            f"{FIXED} trained for a fixed number of epochs: nothing says whether it would have got better "
+            "(the preset plateau without `epochs` does)."
+        )
+    return found
+
+
+def _rising(result: Result) -> bool:
+    """The best weights are the last. Where the last are kept whatever they score, that tells nothing."""
+    training = result.get("training") or {}
+    few = (result.get("clips") or {}).get("valid", 0) < FEW_CLIPS
+    return result.get("kept_last") is True and training.get("select") != "last" and not few
 
 
 def _unranked(cells: Sequence[Cell]) -> Iterable[str]:

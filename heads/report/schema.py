@@ -17,7 +17,7 @@ REQUIRED: Mapping[str, Types] = {
 }  # fmt: skip
 OPTIONAL: Mapping[str, Types] = {
     "cache.fingerprint": _OBJECT, "manifest": _OBJECT, "clips": _OBJECT, "files": _OBJECT,
-    "shots": int | None, "train_pool": int | None, "training": _OBJECT, "training.seed": _SEED,
+    "shots": int | None, "train_pool": int | None, "draw": _SEED, "training": _OBJECT, "training.seed": _SEED,
     "protocol": _OBJECT, "protocol.fixed": _OBJECT, "protocol.search": _OBJECT,
     "protocol.search.seed": _SEED, "versions": _OBJECT, "searched": list | None, "by_preset": list | None,
     "per_class": _OBJECT, "train_per_class": _OBJECT, "parameters": int | None, "read_bytes": int | None,

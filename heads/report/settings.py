@@ -25,14 +25,18 @@ def tokens_of(result: Result) -> Settings:
 def question_of(result: Result) -> Settings:
     """What was asked: the manifest's digest, kind of task, folds or none, and how many clips.
 
-    Folds may differ by a clip, so in cross-validation only the sum of the splits counts.
+    The digest says which splits were given, so beside it only the sum of the splits counts: folds differ by
+    a clip, and so do splits that were drawn, each with a seed of its own.
     """
-    clips, folded = dict(result.get("clips") or {}), result["fold"] is not None
+    digest = (result.get("manifest") or {}).get("digest")
+    known, folded = dict(result.get("clips") or {}), result["fold"] is not None
     if result.shots is not None:  # a draw from the same train split asks the same question
-        clips["train"] = result.get("train_pool")
-    counts = {"clips": sum(clips.values())} if folded else {f"clips.{part}": n for part, n in clips.items()}
+        known["train"] = result.get("train_pool")
+    clips = _known(known)
+    summed = folded or digest is not None
+    counts = {"clips": sum(clips.values())} if summed else {f"clips.{part}": n for part, n in clips.items()}
     return _known({
-        "manifest": (result.get("manifest") or {}).get("digest"), "task": result.get("task"),
+        "manifest": digest, "task": result.get("task"),
         "metric": result["metric"], "classes": result.get("classes"), "by": "folds" if folded else "split",
         "scored": "test" if result["test"] else "valid", **counts,
     })  # fmt: skip
@@ -62,10 +66,10 @@ def method_of(result: Result) -> Settings:
 
 
 def seed_of(result: Result) -> tuple[object, ...]:
-    """Everything that is a seed: of the head, of the order of clips and of the search; and the fold."""
+    """Everything that is a seed: of head, order of clips, search and drawn splits or shots; and the fold."""
     search = (result.get("protocol") or {}).get("search") or {}
     order = (result.get("training") or {}).get("seed")
-    return result["fold"], result["seed"], order, search.get("seed")
+    return result["fold"], result["seed"], order, search.get("seed"), result.get("draw")
 
 
 def _search_text(

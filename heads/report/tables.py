@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from featcache.heads.report.formats import Grid, TableEntry
-from featcache.heads.report.marks import DOUBTED, doubts, notes
+from featcache.heads.report.marks import notes, signs
 from featcache.heads.report.published import MARK, Published
 from featcache.heads.report.ranking import Ranking
 from featcache.heads.report.significance import Difference
@@ -45,7 +45,7 @@ def score_grid(cells: Sequence[Cell], published: Sequence[Published]) -> Grid:
 
 
 def _score(cell: Cell) -> str:
-    return f"{cell.text()}{DOUBTED if doubts(cell) else ''} ({cell.count})"
+    return f"{cell.text()}{signs(cell)} ({cell.count})"
 
 
 def _spread_note(cells: Sequence[Cell]) -> str:

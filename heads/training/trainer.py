@@ -12,6 +12,7 @@ from featcache.devices import out_of_memory
 from featcache.errors import FeatcacheError
 from featcache.heads.base import Head
 from featcache.heads.data.batch import Batch
+from featcache.heads.data.checks import FEW_CLIPS
 from featcache.heads.data.loader import Learner, num_batches, train_steps
 from featcache.heads.data.moments import channel_moments
 from featcache.heads.data.source import Source
@@ -21,8 +22,6 @@ from featcache.heads.training.memory import chunks
 from featcache.heads.training.predict import inputs_of, predict
 from featcache.heads.training.trial import Outcome, Status, Training, Trial, fresh_head
 from featcache.heads.training.validation import score_stack
-
-FEW_CLIPS = 100  # valid splits below this choose an epoch by luck: it costs 1 to 5 points (docs/protocol.md)
 
 # (epoch from 1, score of each running trial) -> the trials to stop here
 OnEpoch = Callable[[int, Mapping[int, float]], Collection[int]]

@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from study_plateau import CACHES, FEWER, RESULTS, caches, written
 
+from featcache.heads.data.checks import FEW_CLIPS
 from featcache.heads.probing.presets import preset_named
 from featcache.heads.probing.probe import probe
 from featcache.heads.registry import HEADS
 from featcache.heads.report.results import Result
-from featcache.heads.training.trainer import FEW_CLIPS
 
 LINES = RESULTS / "long.jsonl"
 SPREAD = 4.0  # between the rates that are tried
