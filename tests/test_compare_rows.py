@@ -206,6 +206,16 @@ def test_heads_short_of_their_plateau_or_at_an_edge_are_marked_and_unknown_ones_
     assert ",plateau\n" in csv_text(found, ())
 
 
+def test_splits_drawn_by_several_seeds_are_one_row_and_other_clips_are_not() -> None:
+    """A stratified draw that keeps recordings whole may take a clip more or less."""
+    drawn = [
+        line(0.3, clips={"train": 80 - n, "valid": 8 + n, "test": 20}, training={"seed": n}, seed=n)
+        for n in (0, 1)
+    ]
+    assert rows(*drawn) == {"linear": "30.00 ± 0.00 n=2"}
+    assert len(cells([*drawn, line(0.3, clips={"train": 79, "valid": 8, "test": 20}, seed=2)])) == 2
+
+
 def solved(value: float, features: str, **more: Any) -> Result:
     own = {"options": {"features": features}, "solved": True, "training": {}, "lr": None}
     return line(value, head="logreg", **own, **more)

@@ -23,18 +23,18 @@ def tokens_of(result: Result) -> Settings:
 
 
 def question_of(result: Result) -> Settings:
-    """What was asked: the manifest's digest, kind of task, folds or none, and how many clips.
+    """What was asked: the manifest's digest, kind of task, folds or none, how many clips in all.
 
-    Folds may differ by a clip, so in cross-validation only the sum of the splits counts.
+    Splits are the manifest's, or are drawn by the seed of the command (as folds' valid clips are) and may
+    then differ by a clip: so only the sum counts.
     """
     clips, folded = dict(result.get("clips") or {}), result["fold"] is not None
     if result.shots is not None:  # a draw from the same train split asks the same question
         clips["train"] = result.get("train_pool")
-    counts = {"clips": sum(clips.values())} if folded else {f"clips.{part}": n for part, n in clips.items()}
     return _known({
         "manifest": (result.get("manifest") or {}).get("digest"), "task": result.get("task"),
         "metric": result["metric"], "classes": result.get("classes"), "by": "folds" if folded else "split",
-        "scored": "test" if result["test"] else "valid", **counts,
+        "scored": "test" if result["test"] else "valid", "clips": sum(n for n in clips.values() if n),
     })  # fmt: skip
 
 
