@@ -338,8 +338,8 @@ def _report_stages(stages: "Stages", profiled: bool) -> None:
     from featcache.cli.plan import WORKERS
 
     for name, busy, waiting, what in stages.table() if profiled else ():
-        work = f"{busy:8.2f} s at work" if name else " " * 18
-        click.echo(f"{name:<8}{work}, {waiting:8.2f} s waiting {what}")
+        work = f"{busy:8.2f} s at work," if name else " " * 19
+        click.echo(f"{name:<8}{work} {waiting:8.2f} s waiting {what}")
     share = stages.main[stages.bound] / stages.wall
     click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {advice(stages)}")
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     "--solved/--no-solved",
     default=True,
     show_default=True,
-    help="Solve logreg on mean and tfmean as well: references that need no luck.",
+    help="Solve logreg, ridge, knn and centroid as well: references that need no luck.",
 )
 @click.option(
     "--layer", "layers", multiple=True, type=int, help="Layer to probe (may be repeated); the last."

@@ -263,16 +263,17 @@ def test_solved_heads_are_probed_like_any_other(make_tokens: Make, tmp_path: Pat
     assert "Is the best head better?" in [grid.title for grid in compare(tmp_path).grids]
 
 
-def test_under_every_run_stands_logreg_and_is_solved_once(make_tokens: Make, tmp_path: Path) -> None:
+def test_under_every_run_stand_solved_heads_which_are_solved_once(make_tokens: Make, tmp_path: Path) -> None:
     made, said = make_tokens(), []
     first = probe(*made, heads="linear", out=tmp_path, seeds=1, **QUICK)
-    labels = ["linear", "logreg[features=mean]", "logreg[features=tfmean]"]
+    others = [f"{name}[features=mean]" for name in ("ridge", "knn", "centroid")]
+    labels = ["linear", "logreg[features=mean]", "logreg[features=tfmean]", *others]
     assert [result.label for result in first] == labels
     # Another protocol trains again; what is solved does not change.
     again = probe(*made, heads="linear", out=tmp_path, seeds=1, preset="fast", say=said.append, **QUICK)
-    assert any("2 of 2 solved heads are in" in line for line in said)
+    assert any("5 of 5 solved heads are in" in line for line in said)
     assert [result.line for result in again[1:]] == [result.line for result in first[1:]]
-    assert len(read_results([tmp_path])) == 4
+    assert len(read_results([tmp_path])) == 7
 
 
 @pytest.mark.slow
@@ -294,9 +295,10 @@ def test_tfmean_that_is_too_large_is_left_out_and_said(
     make_tokens: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featcache.heads.solved.solve.MOST", 1000)
+    monkeypatch.setattr("featcache.heads.solved.solve.COMPARED", 10)
     said: list[str] = []
     results = probe(*make_tokens(), heads="knn", out=tmp_path, say=said.append)
-    assert [result.label for result in results] == ["knn[features=mean]", "logreg[features=mean]"]
+    assert [result["head"] for result in results] == ["knn", "logreg", "ridge", "centroid"]
     assert any("not solved on tfmean" in line for line in said)
     monkeypatch.setattr("featcache.heads.solved.solve.free_memory", lambda device: 1000)
     with pytest.raises(InputError, match="GB of free memory; choose smaller features"):

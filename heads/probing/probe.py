@@ -94,7 +94,7 @@ def probe(
         shots: numbers of train clips a class, and "all": each trains on a draw of its own (with ``seed``)
             from the same train split, a smaller one part of a larger, and is tested alike
         allow_leak: take splits or folds of the manifest that tear a recording apart
-        solved: solve ``logreg`` on mean and tfmean as well, as a reference that needs no luck
+        solved: solve all solved heads on mean, and ``logreg`` on tfmean, as references that need no luck
         seeds: how many times each head is trained (3; after a search the preset's): with seeds ``seed``,
             ``seed + 1``, …
         seed: of the order of clips, of held-out clips, of shots and of the search, too
@@ -146,7 +146,8 @@ def probe(
     count = seeds or (protocol.seeds if search else SEEDS)
     to_solve = [parse_solved(name, experiment.cache.has_cls) for name in names if is_solved(name)]
     check_memory(experiment, to_solve, choose_layers(experiment.cache, layers))
-    to_solve += references(experiment, [own.name for own in choices], say) if solved else []
+    unasked = references(experiment, [own.name for own in choices], say) if solved else []
+    to_solve += [choice for choice in unasked if choice not in to_solve]
     if dry_run:
         for settings, numbers in passes.items():
             if own := [base for base in bases if base.task in numbers]:

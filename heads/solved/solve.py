@@ -22,6 +22,7 @@ from featcache.heads.solved.features import PooledFeatures, feature_bytes
 from featcache.heads.solved.registry import SOLVED
 
 CPU = torch.device("cpu")
+COMPARED = 100_000  # clips that knn is asked about unasked
 MOST = 4e9  # [bytes] of features that a run makes unasked
 COPIES = 4  # of the features, in float32: what fitting holds at once
 UNUSED = (
@@ -48,9 +49,10 @@ class Setting:
 
 
 def references(experiment: Experiment, heads: Sequence[str], say: Say) -> list[Choice]:
-    """What stands under every run: ``logreg`` on mean, on tfmean, and on cls where ``linear`` reads it.
+    """What stands under every run: all solved heads on mean, ``logreg`` on tfmean and on cls, too.
 
-    tfmean is left out where the grid has one row (it would be the mean again) or where it is too large.
+    cls where ``linear`` reads it; tfmean unless the grid has one row (it would be the mean again) or it is
+    too large; no ``knn`` of so many clips that comparing each with each takes minutes.
     """
     cache = experiment.cache
     names = ["mean"]
@@ -63,7 +65,13 @@ def references(experiment: Experiment, heads: Sequence[str], say: Say) -> list[C
         )
     elif cache.grid[0] > 1:
         names.append("tfmean")
-    return [Choice("logreg", {"features": name}) for name in names]
+    many = len(_rows(experiment)) > COMPARED
+    others = [
+        Choice(name, {"features": "mean"})
+        for name in SOLVED
+        if name != "logreg" and not (many and name == "knn")
+    ]
+    return [*(Choice("logreg", {"features": name}) for name in names), *others]
 
 
 def solve_and_test(
