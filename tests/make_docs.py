@@ -53,10 +53,10 @@ SOLVED_HEAD = """# Solved heads
 
 These are not trained: a solver ends where nothing is left to gain, so there is no learning rate, no seed
 and no luck in their scores. They are named like any head (`--head knn`), on one vector a clip that is an
-option (`--head logreg:features=mean+sd`; what `linear` reads unless given). Every probe solves all of them on `mean`
-(`knn` up to 100,000 clips) and, where the grid has several rows and the features are below 4 GB, `logreg` on `tfmean`,
-as references (`--no-solved` leaves them out); a `linear` head more than two points below `logreg` on the same features
-is said to be undertrained.
+option (`--head logreg:features=mean+sd`; what `linear` reads unless given). Every probe solves all of
+them on `mean` (`knn` up to 100,000 clips) and, where the grid has several rows and the features are below
+4 GB, `logreg` on `tfmean`, as references (`--no-solved` leaves them out); a `linear` head more than two
+points below `logreg` on the same features is said to be undertrained.
 
 With 100 or more valid clips these choose the strength of the penalty, and the head is fitted on the train
 clips. With fewer, five inner folds over train and valid together choose (stratified; the valid scores are

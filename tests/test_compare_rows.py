@@ -206,13 +206,54 @@ def test_heads_short_of_their_plateau_or_at_an_edge_are_marked_and_unknown_ones_
     assert ",plateau\n" in csv_text(found, ())
 
 
+def solved(value: float, features: str, **more: Any) -> Result:
+    own = {"options": {"features": features}, "solved": True, "training": {}, "lr": None}
+    return line(value, head="logreg", **own, **more)
+
+
 def test_solved_heads_stand_under_a_rule_and_unmask_the_undertrained() -> None:
-    solved = line(0.8, head="logreg", solved=True, training={}, lr=None)
-    found = cells([solved, line(0.7), line(0.6, head="mhca"), line(0.6, head="linear-mean")])
+    found = cells([solved(0.8, "mean"), line(0.7), line(0.6, head="mhca"), line(0.6, head="linear-mean")])
     grid = score_grid(found, ())
-    assert [row[1].text for row in grid.rows] == ["linear", "mhca", "linear-mean", "logreg"]
-    assert "| eat | linear-mean | 60.00 (n=1) |\n| *solved* |  |  |\n| eat | logreg |" in markdown(grid)
+    assert [row[1].text for row in grid.rows] == ["linear", "mhca", "linear-mean", "logreg[features=mean]"]
+    assert "| eat | linear-mean | 60.00 (n=1) |\n| *solved* |  |  |\n| eat | logreg" in markdown(grid)
     assert "\\midrule\neat & logreg" in latex(grid)
-    assert "Undertrained: eat linear on bom, 10.0 points below logreg" in grid.note
-    assert grid.note.count("Undertrained") == 1
-    assert "Undertrained" not in score_grid(cells([solved, line(0.785)]), ()).note
+    assert "Undertrained: eat linear on bom, 10.0 points below logreg[features=mean]" in grid.note
+    assert "Undertrained: eat linear-mean on bom, 20.0 points below logreg[features=mean]" in grid.note
+    assert "Undertrained" not in score_grid(cells([solved(0.8, "mean"), line(0.785)]), ()).note
+
+
+def test_a_linear_head_is_held_against_what_is_solved_on_its_own_features_and_shots() -> None:
+    fingerprint = {"settings": {"has_cls": True}}
+    with_cls = {"cache": {"digest": "c0ffee00", "dtype": "float16", "fingerprint": fingerprint}}
+    for trained, twin in (
+        ([line(0.7)], solved(0.9, "tfmean")),  # linear reads the mean of this encoder
+        ([line(0.7, **with_cls)], solved(0.9, "mean", **with_cls)),  # and here the cls
+        ([line(0.7, shots=1)], solved(0.9, "mean", shots=50)),
+        ([line(0.7, layer=3)], solved(0.9, "mean")),
+        ([line(0.7, fold="1")], solved(0.9, "mean", fold="2")),
+    ):
+        assert "Undertrained" not in score_grid(cells([*trained, twin]), ()).note
+    own = solved(0.9, "cls", **with_cls)
+    assert "20.0 points below logreg" in score_grid(cells([line(0.7, **with_cls), own]), ()).note
+
+
+def test_a_head_without_a_score_or_without_a_fold_is_neither_best_nor_a_winner() -> None:
+    lines = [line(value, fold=fold) for fold, value in zip("12", (0.3, 0.4), strict=True)]
+    part = [line(0.9, head="mhca", fold="1", seed=seed) for seed in (0, 1)]
+    none = [line(float("nan"), head="ep", fold=fold) for fold in "12"]
+    found = cells([*lines, *part, *none])
+    grid = score_grid(found, ())
+    assert "| eat | mhca | 90.00 ± 0.00 (n=2) |" in markdown(grid)
+    assert "| eat | ep | – (2 folds) |" in markdown(grid)
+    assert "No score, for no class of the test split has a clip: eat ep on bom." in grid.note
+    assert "Without fold 2, so neither best nor compared: eat mhca on bom." in grid.note
+    assert not any(one.beats(other) for one in found for other in found)
+
+
+def test_the_luck_of_training_is_told_beside_that_of_folds() -> None:
+    single = [line(0.5, head="mhca", fold=fold) for fold in "12"]
+    values = {("1", 0): 0.3, ("1", 1): 0.32, ("2", 0): 0.5, ("2", 1): 0.56}
+    several = [line(value, fold=fold, seed=seed) for (fold, seed), value in values.items()]
+    note = score_grid(cells([*single, *several]), ()).note
+    assert "One seed a fold, so the luck of training is in no number: eat mhca on bom." in note
+    assert "over the seeds of a fold, on average: eat linear on bom 2.83." in note

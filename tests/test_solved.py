@@ -21,7 +21,7 @@ from featcache.heads.data.tasks import Part, Task
 from featcache.heads.probing.probe import probe
 from featcache.heads.report.compare import compare
 from featcache.heads.report.metrics import mean_average_precision, top1
-from featcache.heads.report.results import Result, read_results
+from featcache.heads.report.results import read_results
 from featcache.heads.solved.choose import FEW, choose_and_fit, inner_folds
 from featcache.heads.solved.features import FEATURES, PooledFeatures
 from featcache.heads.solved.linear import LinearPath
@@ -29,7 +29,6 @@ from featcache.heads.solved.logistic import fit_logistic
 from featcache.heads.solved.neighbours import fit_centroids, fit_neighbours
 from featcache.heads.solved.registry import SOLVED
 from featcache.heads.solved.ridge import fit_ridge
-from featcache.heads.solved.shortfall import shortfalls
 
 Make = Callable[..., tuple[Path, Path]]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
@@ -319,21 +318,6 @@ def test_what_cannot_be_solved_is_said_in_a_line(
     with pytest.raises(InputError, match=message):
         probe(*make_tokens(), heads=name, out=tmp_path / "results")
     assert not (tmp_path / "results").exists()
-
-
-def test_an_undertrained_linear_head_is_named(tmp_path: Path) -> None:
-    def line(head: str, value: float, **options: str) -> Result:
-        own = {
-            "head": head, "options": options, "layer": 1, "last_layer": True, "encoder": "e", "dataset": "d",
-            "cache": {"dtype": "float16"}, "metric": "mAP", "test": {"mAP": value}, "fold": None,
-            "seed": 0, "training": None, "protocol": {},
-        }  # fmt: skip
-        return Result(own, tmp_path)
-
-    results = [line("linear", 0.225), line("linear-mean", 0.6), line("logreg", 0.51, features="mean")]
-    (said,) = shortfalls(results, has_cls=False)
-    assert "linear is undertrained: 22.5 against 51.0 solved on the same features" in said
-    assert shortfalls(results, has_cls=True) == []  # linear reads cls there
 
 
 def test_the_command_prints_solved_heads_and_can_leave_them_out(make_tokens: Make, tmp_path: Path) -> None:

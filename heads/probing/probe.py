@@ -22,8 +22,9 @@ from featcache.heads.probing.search import SearchPlan, search
 from featcache.heads.probing.tracking import Tracking, open_tracker
 from featcache.heads.registry import ALIASES, Choice, parse_choice
 from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
+from featcache.heads.report.shortfall import shortfalls
+from featcache.heads.report.summary import cells
 from featcache.heads.solved.registry import is_solved, parse_solved
-from featcache.heads.solved.shortfall import shortfalls
 from featcache.heads.solved.solve import check_memory, references, solve_and_test
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.losses import build_loss
@@ -181,8 +182,14 @@ def probe(
             if ranks.first:
                 layers = choose_layers(experiment.cache, layers)
                 results += solve_and_test(experiment, to_solve, layers, out, record, say, tracking.end)
-                for line in shortfalls(results, experiment.cache.has_cls):
-                    say(line)
+                for cell, twin in shortfalls(cells(results)):
+                    scores = (
+                        f"{100 * cell.mean:.1f} against {100 * twin.mean:.1f} solved on the same features"
+                    )
+                    say(
+                        f"{cell.dataset}: {cell.head} is undertrained: {scores}; train it longer or with a "
+                        "higher lr"
+                    )
                 if bases and all(result.get("solved") for result in results):
                     raise FeatcacheError(
                         "no head could be trained: the loss of each was not finite; try a smaller lr"

@@ -6,6 +6,7 @@
 - ``summary``: mean and spread over seeds and folds
 - ``ranking``: ranks of encoders, wins of heads
 - ``bootstrap``, ``significance``: the paired bootstrap over test clips
+- ``shortfall``: whether a trained linear head stays below what can be solved on its features
 - ``marks``: what a reader should doubt
 - ``tables``, ``formats``: grids, Markdown, LaTeX, CSV
 - ``plots``, ``curves``: pictures of who beats whom, and of scores over shots, layers and classes

@@ -1,13 +1,13 @@
 """What a reader should doubt: heads short of their plateau, rates at an edge, runs of mixed making."""
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from featcache.heads.report.results import Result
-from featcache.heads.report.summary import Cell
+from featcache.heads.report.shortfall import shortfalls
+from featcache.heads.report.summary import Cell, fragments
 
 DOUBTED = "‡"
-BELOW = 0.02  # how far a trained head may lie below its solved twin, in 0..1
-SOLVED_TWIN = {"linear": "logreg", "linear-mean": "logreg-mean"}  # the same features, solved to the end
 
 
 def doubts(cell: Cell) -> list[str]:
@@ -39,29 +39,44 @@ def notes(cells: Sequence[Cell]) -> list[str]:
             f"{DOUBTED} its rate lies within 10 % of the edge of the searched range: {_named(edge)}; "
             "a wider rate range mends that."
         )
-    return [*found, *_undertrained(cells), *_mixed(cells)]
+    return [*found, *_unranked(cells), *_undertrained(cells), *_seeds(cells), *_mixed(cells)]
+
+
+def _unranked(cells: Sequence[Cell]) -> Iterable[str]:
+    """Cells that can be neither the best of a column nor compared."""
+    if unknown := [cell for cell in cells if not cell.known]:
+        yield f"No score, for no class of the {unknown[0].split} split has a clip: {_named(unknown)}."
+    parts = fragments(cells)
+    for cell in (cell for cell in cells if id(cell) in parts):
+        lacking = ", ".join(parts[id(cell)])
+        yield f"Without fold {lacking}, so neither best nor compared: {_named([cell])}."
+
+
+def _seeds(cells: Sequence[Cell]) -> Iterable[str]:
+    """In cross-validation ± is over folds: what seeds do is said beside the table."""
+    trained = [cell for cell in cells if cell.folds > 1 and not cell.solved]
+    single = [cell for cell in trained if cell.runs == cell.folds]
+    if single:
+        yield f"One seed a fold, so the luck of training is in no number: {_named(single)}."
+    several = [(cell, spread) for cell in trained if (spread := _within_folds(cell)) is not None]
+    if several:
+        texts = (f"{_named([cell])} {100 * spread:.2f}" for cell, spread in several)
+        yield f"Standard deviation over the seeds of a fold, on average: {'; '.join(texts)}."
+
+
+def _within_folds(cell: Cell) -> float | None:
+    """The mean over folds of the standard deviation over seeds; None where no fold has two."""
+    by_fold: dict[object, list[float]] = {}
+    for result in cell.results:
+        by_fold.setdefault(result["fold"], []).append(result.value)
+    spreads = [statistics.stdev(values) for values in by_fold.values() if len(values) > 1]
+    return statistics.fmean(spreads) if spreads and cell.known else None
 
 
 def _undertrained(cells: Sequence[Cell]) -> Iterable[str]:
-    """Trained heads that lie more than two points below the solved head of the same features."""
-    for cell in cells:
-        line = cell.results[0] if cell.results else None
-        if line is None or cell.solved or line["head"] not in SOLVED_TWIN:
-            continue
-        twins = [other for other in cells if other.solved and _same_features(cell, other)]
-        best = max(twins, key=lambda twin: twin.mean, default=None)
-        if best is not None and best.mean - cell.mean > BELOW:
-            points = f"{100 * (best.mean - cell.mean):.1f} points below {best.head}"
-            yield f"Undertrained: {_named([cell])}, {points}, which solves the same features to the end."
-
-
-def _same_features(trained: Cell, solved: Cell) -> bool:
-    one, two = trained.results[0], solved.results[0]
-    return (
-        SOLVED_TWIN[one["head"]] == two["head"]
-        and (trained.encoder, trained.dataset, one["layer"]) == (solved.encoder, solved.dataset, two["layer"])
-        and one.get("features") in (None, two.get("features"))
-    )
+    for cell, twin in shortfalls(cells):
+        points = f"{100 * (twin.mean - cell.mean):.1f} points below {twin.head}"
+        yield f"Undertrained: {_named([cell])}, {points}, which solves the same features to the end."
 
 
 def _mixed(cells: Sequence[Cell]) -> Iterable[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from featcache.heads.report.bootstrap import Floats, redrawn
-from featcache.heads.report.summary import Cell
+from featcache.heads.report.summary import Cell, fragments
 
 DRAWS = 2000
 RESOLVED = 10  # draws beyond zero from which a share of the draws is a p value
@@ -39,15 +39,19 @@ def differences(cells: Sequence[Cell], *, draws: int = DRAWS, seed: int = 0) -> 
     """The best head of each encoder and data set against each other head, by paired bootstrap.
 
     Each fold is redrawn for itself; where scores name the recording of each clip, recordings are
-    drawn whole. Cells without saved test scores, or tested on other clips, are left out.
+    drawn whole. Cells without a score or saved test scores, or without some of the folds, are left out, and
+    numbers of shots are compared each for itself.
 
     Source:
         Efron & Tibshirani 1993, chapter 16; Holm 1979 for the correction
     """
-    families: dict[tuple[str, str], list[Cell]] = {}
+    families: dict[tuple[str, str, int | None], list[Cell]] = {}
+    parts = fragments(cells)
     for cell in cells:
+        if not cell.known or id(cell) in parts:
+            continue
         if all((result.get("files") or {}).get("scores") for result in cell.results):
-            families.setdefault((cell.encoder, cell.dataset), []).append(cell)
+            families.setdefault((cell.encoder, cell.dataset, cell.results[0].shots), []).append(cell)
     found = [gap for own in families.values() for gap in _family(own, draws, seed)]
     corrected = holm([gap.p for gap in found])
     return [replace(gap, p=p) for gap, p in zip(found, corrected, strict=True)]

@@ -37,8 +37,20 @@ class Cell:
         ...     runs=5, folds=1, results=()).text()
         '50.00 ± 1.00'
         """
+        if not self.known:
+            return "–"
         spread = "" if self.sd is None else f" ± {100 * self.sd:.{digits}f}"
         return f"{100 * self.mean:.{digits}f}{spread}"
+
+    @property
+    def known(self) -> bool:
+        """There is a score: a split of which no class has a clip has none."""
+        return math.isfinite(self.mean)
+
+    @property
+    def tested_on(self) -> frozenset[str | None]:
+        """The folds that the score is a mean over; None alone where there are none."""
+        return frozenset(result["fold"] for result in self.results)
 
     @property
     def count(self) -> str:
@@ -51,8 +63,11 @@ class Cell:
         return any(result.get("solved") is True for result in self.results)
 
     def beats(self, other: "Cell") -> bool:
-        """Better by more than the larger of the two standard deviations; a single run beats nothing."""
-        if self.sd is None or other.sd is None:
+        """Better by more than the larger of the two standard deviations; a single run beats nothing.
+
+        Nor does one of other folds, which may be the easier ones.
+        """
+        if self.sd is None or other.sd is None or self.tested_on != other.tested_on:
             return False
         return self.mean - other.mean > max(self.sd, other.sd)
 
@@ -85,6 +100,18 @@ def _cell(key: tuple[str, str, str], found: Sequence[Result]) -> Cell:
 def _stdev(values: Sequence[float]) -> float:
     # statistics.stdev raises AttributeError at NaN: the score of a class that no clip has.
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def fragments(cells: Sequence[Cell]) -> dict[int, list[str]]:
+    """The folds that a cell lacks and others of its data set have, by the cell's ``id``."""
+    every: dict[str, set[str]] = {}
+    for cell in cells:
+        every.setdefault(cell.dataset, set()).update(str(fold) for fold in cell.tested_on - {None})
+    return {
+        id(cell): sorted(lacking)
+        for cell in cells
+        if (lacking := every[cell.dataset] - {str(fold) for fold in cell.tested_on})
+    }
 
 
 def summary_lines(results: Sequence[Result]) -> list[str]:

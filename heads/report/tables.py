@@ -7,7 +7,7 @@ from featcache.heads.report.marks import DOUBTED, doubts, notes
 from featcache.heads.report.published import MARK, Published
 from featcache.heads.report.ranking import Ranking
 from featcache.heads.report.significance import Difference
-from featcache.heads.report.summary import Cell
+from featcache.heads.report.summary import Cell, fragments
 
 
 def score_grid(cells: Sequence[Cell], published: Sequence[Published]) -> Grid:
@@ -60,7 +60,9 @@ def _spread_note(cells: Sequence[Cell]) -> str:
 
 
 def _places(cells: Sequence[Cell], dataset: str) -> dict[int, int]:
-    ordered = sorted((cell for cell in cells if cell.dataset == dataset), key=lambda cell: -cell.mean)
+    parts = fragments(cells)
+    whole = [cell for cell in cells if cell.dataset == dataset and cell.known and id(cell) not in parts]
+    ordered = sorted(whole, key=lambda cell: -cell.mean)
     return {id(cell): place for place, cell in enumerate(ordered[:2], 1)} if len(ordered) > 1 else {}
 
 
@@ -94,12 +96,13 @@ def difference_grid(differences: Sequence[Difference]) -> Grid:
     by = " and ".join(sorted({f"{gap.by}s" for gap in differences}))
     note = (
         "Percentage points. Over clips: 95 % interval and two-sided p (Holm-corrected) of the paired "
-        f"bootstrap over test {by}, each fold redrawn for itself: the luck of the clips. Over seeds: the "
-        "standard deviations of both heads as in the table of scores (in cross-validation over folds; – for "
-        "a single run): the luck of training. Neither covers the other."
+        f"bootstrap over test {by}, each fold redrawn for itself: the luck of the clips. Beside it the "
+        "standard deviations of both heads as in the table of scores: over seeds, which is the luck of "
+        "training, or in cross-validation over folds, which is mostly how hard these are (– for a single "
+        "run). Neither covers the other."
     )
     header = ["encoder", "data set", "best head", "other", "difference", "95 % interval (clips)", "p (clips)",
-              "sd of both (seeds)"]  # fmt: skip
+              "sd of both"]  # fmt: skip
     return Grid("Is the best head better?", header, rows, note)
 
 

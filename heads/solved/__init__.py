@@ -9,5 +9,4 @@
 - ``neighbours``: nearest neighbours and nearest class means, by cosine
 - ``choose``: which penalty, on the valid split or by inner folds
 - ``solve``: solved heads meet the test split, once, and are written down
-- ``shortfall``: whether a trained linear head stays below what can be solved on its features
 """
