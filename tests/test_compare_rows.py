@@ -257,11 +257,14 @@ def test_splits_that_are_drawn_with_seeds_are_seeds_and_given_ones_are_not(
     assert len({cell.dataset for cell in cells(read_results([tmp_path]))}) == 2
 
 
-def test_counts_of_drawn_splits_part_no_columns() -> None:
-    drawn = [line(0.1, seed=n, clips={"train": 9 - n, "valid": 1 + n, "test": 2}) for n in range(3)]
-    assert rows(*drawn) == {"linear": "10.00 ± 0.00 n=3"}
-    old = [line(0.1, seed=n, manifest=None, clips={"train": 9 - n, "valid": 1 + n}) for n in range(3)]
-    assert len({cell.dataset for cell in cells(old)}) == 3
+def test_splits_drawn_by_several_seeds_are_one_row_and_other_clips_are_not() -> None:
+    """A stratified draw that keeps recordings whole may take a clip more or less."""
+    drawn = [
+        line(0.3, clips={"train": 80 - n, "valid": 8 + n, "test": 20}, training={"seed": n}, seed=n)
+        for n in (0, 1)
+    ]
+    assert rows(*drawn) == {"linear": "30.00 ± 0.00 n=2"}
+    assert len(cells([*drawn, line(0.3, clips={"train": 79, "valid": 8, "test": 20}, seed=2)])) == 2
 
 
 def solved(value: float, features: str, **more: Any) -> Result:

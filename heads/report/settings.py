@@ -23,22 +23,18 @@ def tokens_of(result: Result) -> Settings:
 
 
 def question_of(result: Result) -> Settings:
-    """What was asked: the manifest's digest, kind of task, folds or none, and how many clips.
+    """What was asked: the manifest's digest, kind of task, folds or none, how many clips in all.
 
-    The digest says which splits were given, so beside it only the sum of the splits counts: folds differ by
-    a clip, and so do splits that were drawn, each with a seed of its own.
+    Splits are the manifest's, or are drawn by the seed of the command (as folds' valid clips are) and may
+    then differ by a clip: so only the sum counts.
     """
-    digest = (result.get("manifest") or {}).get("digest")
-    known, folded = dict(result.get("clips") or {}), result["fold"] is not None
+    clips, folded = dict(result.get("clips") or {}), result["fold"] is not None
     if result.shots is not None:  # a draw from the same train split asks the same question
-        known["train"] = result.get("train_pool")
-    clips = _known(known)
-    summed = folded or digest is not None
-    counts = {"clips": sum(clips.values())} if summed else {f"clips.{part}": n for part, n in clips.items()}
+        clips["train"] = result.get("train_pool")
     return _known({
-        "manifest": digest, "task": result.get("task"),
+        "manifest": (result.get("manifest") or {}).get("digest"), "task": result.get("task"),
         "metric": result["metric"], "classes": result.get("classes"), "by": "folds" if folded else "split",
-        "scored": "test" if result["test"] else "valid", **counts,
+        "scored": "test" if result["test"] else "valid", "clips": sum(n for n in clips.values() if n),
     })  # fmt: skip
 
 
