@@ -9,8 +9,9 @@ import pytest
 
 from featcache.heads import HEADS
 from featcache.heads.probing.probe import probe
-from featcache.heads.report.compare import compare
+from featcache.heads.report.compare import compare, figures
 from featcache.heads.report.formats import csv_text, latex, markdown
+from featcache.heads.report.ranking import ranks
 from featcache.heads.report.results import Result, read_results
 from featcache.heads.report.settings import MATCHING
 from featcache.heads.report.significance import differences
@@ -315,6 +316,9 @@ def test_the_luck_of_training_is_told_beside_that_of_folds() -> None:
     single = [line(0.5, head="mhca", fold=fold) for fold in "12"]
     values = {("1", 0): 0.3, ("1", 1): 0.32, ("2", 0): 0.5, ("2", 1): 0.56}
     several = [line(value, fold=fold, seed=seed) for (fold, seed), value in values.items()]
-    note = score_grid(cells([*single, *several]), ()).note
+    found = cells([*single, *several])
+    titles = [title for name, title, _ in figures(found, ranks(found)) if name == "wins-heads"]
+    assert titles == ["Wins of heads by more than one sd (over folds), of all settings with several runs"]
+    note = score_grid(found, ()).note
     assert "One seed a fold, so the luck of training is in no number: eat mhca on bom." in note
     assert "over the seeds of a fold, on average: eat linear on bom 2.83." in note

@@ -125,11 +125,12 @@ def figures(found: Sequence[Cell], ranked: Ranking) -> "Iterator[tuple[str, str,
 
     Each is a file's name, what it shows, and the picture.
     """
+    over = " or ".join(sorted({cell.over for cell in found if cell.sd is not None}))
     axes: dict[Axis, list[str]] = {"head": ranked.heads, "encoder": ranked.encoders}
     for axis, names in axes.items():
         won = wins(found, axis)
         if len(names) > 1 and won.compared.any():
-            title = f"Wins of {axis}s by more than one sd, of all settings with several runs"
+            title = f"Wins of {axis}s by more than one sd (over {over}), of all settings with several runs"
             yield f"wins-{axis}s", title, draw_wins(won, title)
     if len(ranked.encoders) > 1:
         yield "ranks", "Rank of each encoder under each head", draw_ranks(ranked)

@@ -95,7 +95,7 @@ def csv_text(cells: Sequence[Cell], published: Sequence[Published]) -> str:
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(COLUMNS)
     for cell in cells:
-        sd, over = ("", "") if cell.sd is None else (f"{cell.sd:.6f}", "folds" if cell.folds > 1 else "seeds")
+        sd, over = ("", "") if cell.sd is None else (f"{cell.sd:.6f}", cell.over)
         rows.writerow(
             [cell.encoder, cell.dataset, cell.head, cell.metric, cell.split, f"{cell.mean:.6f}", sd,
              cell.runs, cell.folds, "measured", over, " ".join(doubts(cell))]

@@ -58,6 +58,11 @@ class Cell:
         return f"{self.folds} folds" if self.folds > 1 else f"n={self.runs}"
 
     @property
+    def over(self) -> str:
+        """What the spread is over: ``folds`` in cross-validation, else ``seeds``."""
+        return "folds" if self.folds > 1 else "seeds"
+
+    @property
     def solved(self) -> bool:
         """Solved to the end rather than trained by steps: no seed, no plateau."""
         return any(result.get("solved") is True for result in self.results)
