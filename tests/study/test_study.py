@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (rows of tables)
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -194,7 +195,7 @@ def test_another_setting_is_another_cell_and_the_old_results_leave_the_report(
     assert len(read_results([tmp_path / "results/cells/tiny/urban"])) == 8
     report = (tmp_path / "results/report/report.md").read_text()
     assert report.count("| tiny | linear |") == 1
-    assert "epochs" not in report
+    assert not re.search(r"epochs \d", report)
 
 
 def test_other_weights_under_a_name_are_seen(
