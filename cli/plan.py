@@ -19,7 +19,11 @@ def line(plan: Plan) -> str:
     if rates is None or plan.hours is None or plan.binds is None or plan.epoch_minutes is None:
         return text
     epochs = plan.break_even_epochs
-    pays = "never pays by its time" if epochs is None else f"pays after {epochs}"
+    pays = (
+        "never pays by its time"
+        if epochs is None
+        else f"pays after {epochs} epoch{'s' if epochs > 1 else ''}"
+    )
     each = f"decode {rates.decode:,.0f}, encode {rates.encode:,.0f}, write {rates.write:,.0f} clips/s"
     return (
         f"{text}, about {duration(plan.hours)} ({each}): {WORKERS[plan.binds]} is the slowest stage; an "

@@ -182,7 +182,7 @@ def test_the_cache_pays_when_reading_is_faster_than_encoding(layout: CacheLayout
     assert never.break_even_epochs is None
     assert "never" in "\n".join(lines(never))
     rest = "12.0 minutes (decode 100, encode 50, write 400 clips/s): the encoder is the slowest stage"
-    assert f"{rest}; an epoch of probing reads for 57.1 s, and the cache pays after 2" in line(found)
+    assert f"{rest}; an epoch of probing reads for 57.1 s, and the cache pays after 2 epochs" in line(found)
 
 
 def test_doctor_is_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
