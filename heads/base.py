@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from featcache.heads.predicting.waveforms import Heard
 
 Reads = Literal["cls", "mean", "tokens", "tokens+cls", "layers"]
+Rates = Literal["dense", "vector", "prototypes"]
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None]  # tokens, cls, valid
 Parameters = Mapping[str, Tensor]  # by name; stacked (K, …) where K heads share a forward
 
@@ -52,7 +53,7 @@ class Head(nn.Module):
     undecayed: ClassVar[tuple[str, ...]] = ()  # parameters that weight decay must not shrink
     needs_grid: ClassVar[bool] = False  # takes grid=(F, T): the order of the tokens matters
     direction_only: ClassVar[bool] = False  # a token's length does not matter: it may come as stored
-    rates: ClassVar[Literal["dense", "prototypes"]] = "dense"  # which range of learning rates fits
+    rates: ClassVar[Rates] = "dense"  # which learning rates fit
 
     # Of a head that ``load`` gave: what it hears in a waveform, see ``predicting.waveforms.LoadedHead``.
     predict: "Callable[..., list[Heard]]"

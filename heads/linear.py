@@ -18,6 +18,8 @@ class Linear(PooledHead):
     torch.Size([2, 3])
     """
 
+    rates = "vector"
+
     def __init__(self, dim: int, num_classes: int, *, norm: Norm = "none", dropout: float = 0.0) -> None:
         super().__init__(dim, num_classes, norm=norm, dropout=dropout)
 
@@ -41,6 +43,8 @@ class Mlp(PooledHead):
     Source:
         arXiv 2509.24901, baseline ``mlp``; width after https://github.com/DBD-research-group/Bird-MAE
     """
+
+    rates = "vector"
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ class LinearC(PooledHead):
     two vectors that a linear probe may have (as DINOv2's linear evaluation does).
     """
 
+    rates = "vector"
+
     def __init__(
         self,
         dim: int,

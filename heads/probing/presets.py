@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featcache.errors import unknown
-from featcache.heads.base import HeadSpec
+from featcache.heads.base import Rates
 from featcache.heads.data.loader import num_batches
 from featcache.heads.data.tasks import Kind, Task
 from featcache.heads.options import options_of
@@ -64,7 +64,7 @@ class Preset:
     loss: Mapping[Kind, str]
     lr: float  # of a head that is not searched for
     prototype_lr: float
-    vector_lr: float | None = None  # of heads on one vector a clip; None: as any other
+    vector_lr: float | None = None  # of linear layers on vectors of a clip; None: as any other
     weight_decay: Mapping[Kind, float]
     epochs: int | None = 30
     steps: Mapping[Kind, int] | None = None  # instead of epochs
@@ -86,14 +86,12 @@ class Preset:
 
     def lr_of(self, head: str) -> float:
         """The learning rate of a head that is not searched for."""
-        spec = head_spec(head, again=False)
-        if _prototypical(spec):
-            return self.prototype_lr
-        return self.vector_lr or self.lr if spec.family == "clip vector" else self.lr
+        own = {"dense": self.lr, "vector": self.vector_lr or self.lr, "prototypes": self.prototype_lr}
+        return own[_rates(head)]
 
     def options_of(self, head: str) -> dict[str, Any]:
         """The options that a head has here where a user gives none."""
-        shared = self.prototype_options if _prototypical(head_spec(head, again=False)) else {}
+        shared = self.prototype_options if _rates(head) == "prototypes" else {}
         return {**shared, **self.options.get(head, {})}
 
     def searched_of(self, head: str, given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -103,7 +101,7 @@ class Preset:
 
     def lr_range_of(self, head: str) -> Range:
         """Between which learning rates a head is searched."""
-        return self.prototype_lr_range if _prototypical(head_spec(head, again=False)) else self.lr_range
+        return self.prototype_lr_range if _rates(head) == "prototypes" else self.lr_range
 
     def searching(self, lr_range: Range | None) -> "Preset":
         """The same protocol with another range of learning rates for every head; itself where None."""
@@ -138,9 +136,9 @@ class Preset:
         return {"epochs": math.ceil(steps / batches) if steps else self.epochs}
 
 
-def _prototypical(spec: HeadSpec) -> bool:
-    rates: str = getattr(spec.build, "rates", "dense")
-    return rates == "prototypes"
+def _rates(head: str) -> Rates:
+    rates: Rates = getattr(head_spec(head, again=False).build, "rates", "dense")
+    return rates
 
 
 UNMUTE = Preset(
@@ -171,7 +169,7 @@ PLATEAU = Preset(
     vector_lr=1e-2,
     weight_decay=UNMUTE.weight_decay,
     plateau=Plateau(),
-    options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH},
+    options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH, "linearc": _BATCH},
     prototype_options={
         "standardize": "channel"
     },  # else a cosine with a token is that with its largest channel

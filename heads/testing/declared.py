@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from inspect import Parameter
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from featcache.errors import InputError
-from featcache.heads.base import Head, HeadSpec
+from featcache.heads.base import Head, HeadSpec, Rates
 from featcache.heads.options import SIZES, check_options, signature_of
 from featcache.heads.testing.case import Case
 
@@ -46,8 +46,8 @@ def declarations(case: Case) -> Iterator[str]:
     for fact in ("needs_grid", "direction_only"):
         if not isinstance(value := getattr(build, fact, False), bool):
             yield f"{fact} is {value!r}, not True or False"
-    if (rates := getattr(build, "rates", "dense")) not in ("dense", "prototypes"):
-        yield f"rates is {rates!r}, not 'dense' or 'prototypes'"
+    if (rates := getattr(build, "rates", "dense")) not in get_args(Rates):
+        yield f"rates is {rates!r}, not {' or '.join(map(repr, get_args(Rates)))}"
     if getattr(build, "needs_grid", False) is True and "grid" not in signature_of(case.spec):
         yield "needs_grid is True, but it takes no grid; add the keyword argument grid=None"
 
