@@ -257,7 +257,7 @@ class Abmilp(PooledHead):
 
     def attention(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """The weight of every token, (B, N)."""
-        return attention_weights(self.weigh(nn_f.tanh(self.hidden(tokens))).squeeze(-1), valid)
+        return attention_weights(self.weigh(self.hidden(tokens).tanh_()).squeeze(-1), valid)
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         return torch.bmm(self.attention(tokens, valid).unsqueeze(1), tokens).squeeze(1)

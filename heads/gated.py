@@ -10,24 +10,31 @@ from torch.nn import functional as nn_f
 from featcache.heads.base import HeadSpec, Inputs
 from featcache.heads.matching import gather_winners, is_plain, match
 from featcache.heads.pooled import Norm, PooledHead
-from featcache.heads.pooling import mean_tokens
+from featcache.heads.pooling import share_of
 
 
 def mix_layers(tokens: Tensor, gain: Tensor) -> Tensor:
-    """Sum over layers of gain (B, layers, N) times tokens (B, layers, N, D): (B, N, D) in gain's dtype.
-
-    Layer by layer, so that autograd keeps the tokens as they are stored and no float copy of all.
-    """
-    total = gain[:, 0].unsqueeze(-1) * tokens[:, 0]
+    """Sum over layers of gain (B, layers, N) times tokens (B, layers, N, D): (B, N, D) in gain's dtype."""
+    total = gain[:, 0].unsqueeze(-1) * tokens[:, 0].to(gain.dtype)
     for layer in range(1, tokens.shape[1]):
-        total = total + gain[:, layer].unsqueeze(-1) * tokens[:, layer]
+        total = total.addcmul(gain[:, layer].unsqueeze(-1), tokens[:, layer].to(gain.dtype))
     return total
 
 
-def lengths(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    """Length of every token, (B, layers, N), in ``dtype``."""
-    parts = [tokens[:, layer].to(dtype).norm(dim=-1) for layer in range(tokens.shape[1])]
-    return torch.stack(parts, dim=1).clamp(min=1e-12)
+def scales(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """One over the length of every token, (B, layers, N)."""
+    lengths = [torch.linalg.vector_norm(layer.to(dtype), dim=-1) for layer in tokens.unbind(dim=1)]
+    return 1 / torch.stack(lengths, dim=1).clamp(min=1e-12)
+
+
+def unit_means(tokens: Tensor, scale: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean unit token of every layer, (B, layers, D)."""
+    share = share_of(valid, scale[:, 0])
+    means = [
+        torch.bmm((share * own).unsqueeze(1), layer.to(own.dtype)).squeeze(1)
+        for layer, own in zip(tokens.unbind(dim=1), scale.unbind(dim=1), strict=True)
+    ]
+    return torch.stack(means, dim=1)
 
 
 class Gated(PooledHead):
@@ -69,18 +76,15 @@ class Gated(PooledHead):
 
     def pool(self, tokens: Tensor, cls: Tensor | None, valid: Tensor | None) -> Tensor:
         """Smallest, whole and largest product of each prototype, (B, 3K)."""
-        dtype = self.prototypes.dtype
         share = self.gates.softmax(dim=0)
-        mixture = mix_layers(tokens, share.view(1, -1, 1) / lengths(tokens, dtype))
-        if cls is None:
-            whole = mean_tokens(mixture, valid)
-        else:
-            whole = torch.einsum("l,bld->bd", share, nn_f.normalize(cls, dim=-1))
+        scale = scales(tokens, share.dtype)
+        whole = unit_means(tokens, scale, valid) if cls is None else nn_f.normalize(cls, dim=-1)
         direction = nn_f.normalize(self.prototypes, dim=-1)
         # A user's own form of the match, and exporters, need plain operations.
-        found = extremes if is_plain() else Extremes.apply
-        lowest, highest = found(mixture, direction, valid)
-        return torch.stack([lowest, whole @ direction.T, highest], dim=-1).flatten(1)
+        found = extremes if tokens.requires_grad or is_plain() else Extremes.apply
+        lowest, highest = found(tokens, scale, share, direction, valid)
+        middle = torch.einsum("l,bld->bd", share, whole) @ direction.T
+        return torch.stack([lowest, middle, highest], dim=-1).flatten(1)
 
     def ready(self, tokens: Tensor | None, cls: Tensor | None, valid: Tensor | None) -> Inputs:
         """Tokens stay as they are stored: no float copy of all layers is held."""
@@ -91,38 +95,61 @@ class Gated(PooledHead):
         return super().operations(num_tokens) * num_tokens
 
 
-def extremes(mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Smallest and largest product (B, K) over tokens at most one long, in plain operations."""
-    missing = (1 - mixture.square().sum(dim=-1, keepdim=True)).clamp(min=1e-12).sqrt()
-    filled = torch.cat([mixture, missing], dim=-1)
-    both = nn_f.pad(torch.cat([direction, -direction]), (0, 1))
-    scores, _ = match(filled, both, valid)
+def extremes(
+    tokens: Tensor, scale: Tensor, share: Tensor, direction: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Smallest and largest product (B, K) over the tokens of a mixture, in plain operations.
+
+    Shape:
+        - tokens: (B, layers, N, D)
+        - scale: (B, layers, N), one over their lengths
+        - share: (layers,), what each layer counts
+        - direction: (K, D), unit prototypes
+    """
+    scores, _ = mixed_match(tokens, scale, share, direction, valid)
     highest, lowest = scores.chunk(2, dim=-1)
     return -lowest, highest
 
 
+def mixed_match(
+    tokens: Tensor, scale: Tensor, share: Tensor, direction: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The match of a mixture with all prototypes, then with their opposites: (B, 2K) each."""
+    mixture = mix_layers(tokens, share.view(1, -1, 1) * scale)
+    missing = (1 - torch.linalg.vector_norm(mixture, dim=-1, keepdim=True).square()).clamp(min=1e-12).sqrt()
+    both = nn_f.pad(torch.cat([direction, -direction]), (0, 1))
+    return match(torch.cat([mixture, missing], dim=-1), both, valid)
+
+
 class Extremes(torch.autograd.Function):
-    """``extremes``, with the gradient of a product: what fills a token up cancels out of it."""
+    """``extremes`` with its gradient for share and direction from the winning tokens alone.
+
+    No gradient of the mixture is made: what fills its tokens up cancels out of a product.
+    """
 
     @staticmethod
-    def forward(ctx: Any, mixture: Tensor, direction: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        filled = nn_f.pad(mixture, (0, 1))
-        filled[..., -1] = (1 - torch.linalg.vector_norm(mixture, dim=-1).square()).clamp(min=1e-12).sqrt()
-        scores, index = match(filled, nn_f.pad(torch.cat([direction, -direction]), (0, 1)), valid)
-        ctx.save_for_backward(mixture, direction, index)
+    def forward(
+        ctx: Any, tokens: Tensor, scale: Tensor, share: Tensor, direction: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        scores, index = mixed_match(tokens, scale, share, direction, valid)
+        ctx.save_for_backward(tokens, scale, share, direction, index)
         highest, lowest = scores.chunk(2, dim=-1)
         return -lowest, highest
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, None]:
-        mixture, direction, index = ctx.saved_tensors
+    def backward(ctx: Any, low: Tensor, high: Tensor) -> tuple[None, None, Tensor, Tensor, None]:
+        tokens, scale, share, direction, index = ctx.saved_tensors
         weight, both = torch.cat([high, low], dim=-1), direction.repeat(2, 1)  # (B, 2K), (2K, D)
-        to_direction = gather_winners(mixture, both, weight, index).view(2, *direction.shape).sum(dim=0)
-        to_mixture = torch.zeros_like(mixture)
-        for clip, own, place in zip(to_mixture, weight, index, strict=True):
-            clip.index_add_(0, place, own.unsqueeze(-1) * both)
-        return to_mixture, to_direction, None
+        pulls = [
+            gather_winners(own, both, weight * factor.gather(1, index), index)
+            .view(2, *direction.shape)
+            .sum(0)
+            for own, factor in zip(tokens.unbind(dim=1), scale.unbind(dim=1), strict=True)
+        ]
+        pull = torch.stack(pulls)  # (layers, K, D)
+        to_share = torch.einsum("lkd,kd->l", pull, direction)
+        return None, None, to_share, torch.einsum("l,lkd->kd", share, pull), None
 
 
 CGP = HeadSpec(

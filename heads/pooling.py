@@ -14,6 +14,12 @@ def seen(valid: Tensor) -> Tensor:
     return valid | ~valid.any(dim=1, keepdim=True)
 
 
+def share_of(valid: Tensor | None, like: Tensor) -> Tensor:
+    """What every token counts in the mean of those that are seen, (B, N), with the dtype of ``like`` (B, N)."""
+    weight = torch.ones_like(like) if valid is None else seen(valid).to(like.dtype)
+    return weight / weight.sum(dim=1, keepdim=True)
+
+
 def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of the valid tokens: (B, N, D) to (B, D).
 
@@ -23,15 +29,13 @@ def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
     """
     if valid is None:
         return tokens.mean(dim=1)
-    weight = seen(valid).to(tokens.dtype)
-    weight = weight / weight.sum(dim=1, keepdim=True)
-    return torch.bmm(weight.unsqueeze(1), tokens).squeeze(1)
+    return torch.bmm(share_of(valid, tokens[..., 0]).unsqueeze(1), tokens).squeeze(1)
 
 
 def max_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
     """Largest value of each feature among the valid tokens: (B, N, D) to (B, D)."""
     if valid is not None:
-        tokens = tokens.masked_fill(~seen(valid).unsqueeze(-1), -torch.inf)
+        tokens = torch.where(seen(valid).unsqueeze(-1), tokens, -torch.inf)
     return tokens.amax(dim=1)
 
 
@@ -179,7 +183,9 @@ class Conv(Head):
         valid = None if self.use_padding else valid
         tokens = norm_tokens(self.norm, tokens.to(self.classify.weight.dtype), valid)
         if valid is not None:
-            tokens = tokens * valid.unsqueeze(-1)  # beyond the audio there is silence, as beyond the edge
+            tokens = tokens * valid.unsqueeze(-1).to(
+                tokens.dtype
+            )  # beyond the audio there is silence, as beyond the edge
         B, _, D = tokens.shape
         F, T = self.grid
         image = tokens.reshape(B, T, F, D).permute(0, 3, 1, 2)  # (B, D, T, F)

@@ -11,7 +11,7 @@ from featcache.errors import InputError
 from featcache.heads import HEADS, Head, HeadSpec, build_head, head_spec
 from featcache.heads.attentive import Attentive
 from featcache.heads.binarize import binarize
-from featcache.heads.gated import Extremes
+from featcache.heads.gated import Extremes, extremes
 from featcache.heads.training.group import Group
 from featcache.heads.training.trial import Training, Trial
 
@@ -412,21 +412,29 @@ def test_gated_probe_equals_its_formula():
 
 def test_the_gradient_of_the_extremes_is_that_of_plain_products():
     torch.manual_seed(3)
-    mixture = nn_f.normalize(torch.randn(B, 6, D), dim=-1) * torch.rand(B, 6, 1)
+    tokens = torch.randn(B, LAYERS, 6, D)
+    scale = 1 / tokens.norm(dim=-1)
     valid = torch.ones(B, 6, dtype=torch.bool)
     valid[0, 4:] = False
-    direction, weights = nn_f.normalize(torch.randn(9, D), dim=-1), torch.randn(2, B, 9)
-    found = []
-    for own in (Extremes.apply, plain_extremes):
-        inputs = mixture.clone().requires_grad_(), direction.clone().requires_grad_()
-        both = torch.stack(own(*inputs, valid))
+    gates, prototypes = torch.randn(LAYERS), torch.randn(9, D)
+    weights, found = torch.randn(2, B, 9), []
+    for own in (Extremes.apply, extremes, plain_extremes):
+        inputs = gates.clone().requires_grad_(), prototypes.clone().requires_grad_()
+        both = torch.stack(own(tokens, scale, inputs[0].softmax(0), nn_f.normalize(inputs[1], dim=-1), valid))
         found.append((both, *torch.autograd.grad((both * weights).sum(), inputs)))
-    for ours, plain in zip(*found, strict=True):
+    for ours, theirs, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain)
+        torch.testing.assert_close(theirs, plain)
 
 
-def plain_extremes(mixture: torch.Tensor, direction: torch.Tensor, valid: torch.Tensor):
-    products = mixture @ direction.T
+def plain_extremes(
+    tokens: torch.Tensor,
+    scale: torch.Tensor,
+    share: torch.Tensor,
+    direction: torch.Tensor,
+    valid: torch.Tensor,
+):
+    products = torch.einsum("l,bln,blnd,kd->bnk", share, scale, tokens, direction)
     low, high = (products.masked_fill(~valid.unsqueeze(-1), edge) for edge in (torch.inf, -torch.inf))
     return low.amin(dim=1), high.amax(dim=1)
 
