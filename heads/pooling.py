@@ -15,7 +15,7 @@ def seen(valid: Tensor) -> Tensor:
 
 
 def share_of(valid: Tensor | None, like: Tensor) -> Tensor:
-    """What every token counts in the mean of those that are seen, (B, N), with the dtype of ``like`` (B, N)."""
+    """What every token counts in the mean of a clip, (B, N), in the dtype of ``like`` (B, N)."""
     weight = torch.ones_like(like) if valid is None else seen(valid).to(like.dtype)
     return weight / weight.sum(dim=1, keepdim=True)
 
