@@ -4,7 +4,8 @@ The heads themselves are here, one file a family:
 
 - ``base``, ``pooled``: what every head promises, and the shape that most share
 - ``standardize``: channels of tokens at zero mean and unit spread, before any head
-- ``linear``, ``pooling``, ``attentive``, ``prototypical``, ``layerwise``, ``gated``: the heads
+- ``linear``, ``pooling``, ``attentive``, ``simpool``, ``abmilp``, ``prototypical``, ``layerwise``,
+  ``gated``: the heads
 - ``binarize``, ``framewise``: parts of prototypical heads
 - ``registry``, ``users``, ``options``: the table ``HEADS``, and from a name to a head, a user's too
 - ``checkpoint``, ``fold``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
@@ -28,7 +29,8 @@ from typing import TYPE_CHECKING
 from featcache.lazy import lazy
 
 _HOMES = {
-    "attentive": ("Abmilp", "Attentive", "EfficientProbing", "SimPool"),
+    "abmilp": ("Abmilp",),
+    "attentive": ("Attentive", "EfficientProbing"),
     "base": ("Head", "HeadSpec"),
     "checkpoint": ("load", "load_config", "save"),
     "export": ("export_onnx",),
@@ -44,6 +46,7 @@ _HOMES = {
     "registry": ("HEADS", "build_head", "head_spec", "register_head"),
     "report.compare": ("compare",),
     "report.results": ("Result", "read_results"),
+    "simpool": ("SimPool",),
 }
 __getattr__, __dir__ = lazy(
     __name__, {name: f"featcache.heads.{home}" for home, names in _HOMES.items() for name in names}
@@ -87,7 +90,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from featcache.heads.attentive import Abmilp, Attentive, EfficientProbing, SimPool
+    from featcache.heads.abmilp import Abmilp
+    from featcache.heads.attentive import Attentive, EfficientProbing
     from featcache.heads.base import Head, HeadSpec
     from featcache.heads.checkpoint import load, load_config, save
     from featcache.heads.export import export_onnx
@@ -103,3 +107,4 @@ if TYPE_CHECKING:
     from featcache.heads.registry import HEADS, build_head, head_spec, register_head
     from featcache.heads.report.compare import compare
     from featcache.heads.report.results import Result, read_results
+    from featcache.heads.simpool import SimPool

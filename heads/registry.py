@@ -7,7 +7,8 @@ from inspect import signature
 from typing import Any
 
 from featcache.errors import InputError, unknown
-from featcache.heads.attentive import ABMILP, EP, MHCA, SIMPOOL
+from featcache.heads.abmilp import ABMILP
+from featcache.heads.attentive import EP, MHCA
 from featcache.heads.base import Head, HeadSpec
 from featcache.heads.gated import CGP
 from featcache.heads.layerwise import ATTENTIVE_LAYERS
@@ -15,6 +16,7 @@ from featcache.heads.linear import LINEAR, LINEAR_MEAN, MLP
 from featcache.heads.options import SIZES, check_options, split_options
 from featcache.heads.pooling import CONV, LINEARC, LINPRE, MEANMAX, TFMEAN
 from featcache.heads.prototypical import PROTO, PROTOBIN, PROTOFLOAT
+from featcache.heads.simpool import SIMPOOL
 from featcache.heads.standardize import Standardize
 from featcache.heads.users import ENTRY_POINTS, described, find, one_class, title_of
 from featcache.plugins import entry_point_names

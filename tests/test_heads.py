@@ -427,6 +427,17 @@ def test_the_gradient_of_the_extremes_is_that_of_plain_products():
         torch.testing.assert_close(theirs, plain)
 
 
+def test_the_gradient_of_abmilps_network_is_that_of_plain_operations(monkeypatch: pytest.MonkeyPatch):
+    head, found = make("abmilp"), []
+    tokens, _, valid = inputs_for(HEADS["abmilp"], num_valid=7)
+    for form in ("auto", "reference"):
+        monkeypatch.setenv("FEATCACHE_MATCH", form)
+        logits = head(tokens, None, valid)
+        found.append((logits, *torch.autograd.grad(logits.square().sum(), [*head.parameters()])))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def plain_extremes(
     tokens: torch.Tensor,
     scale: torch.Tensor,

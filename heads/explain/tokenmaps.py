@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from featcache.errors import InputError
-from featcache.heads.attentive import Abmilp, Attentive, EfficientProbing, SimPool
+from featcache.heads.abmilp import Abmilp
+from featcache.heads.attentive import Attentive, EfficientProbing
 from featcache.heads.base import Head
 from featcache.heads.matching import match
 from featcache.heads.prototypical import Proto, ProtoFloat
+from featcache.heads.simpool import SimPool
 
 Kind = Literal["prototypes", "attention", "activation"]
 ATTENTIVE = (Attentive, EfficientProbing, SimPool, Abmilp)
