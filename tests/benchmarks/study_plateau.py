@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 SOLVED = tuple(f"logreg:features={features}" for features in ("mean", "mean+max", "tfmean"))
 FEWER = {"cgp": {"num_prototypes": 200}}  # as many as protobin, not 10,000
-STUDIED = ("linear", "mlp", "meanmax", "tfmean", "mhca", "proto", "protofloat", "protobin")
+STUDIED = ("linear", "mlp", "linearc", "meanmax", "tfmean", "mhca", "proto", "protofloat", "protobin")
 NORMS, CHANNELS = ("none", "batch"), ("none", "channel")
 SETTINGS = ("plain", "batch norm", "channels", "channels, batch norm")  # a norm for each of the channels
 CACHES = {
