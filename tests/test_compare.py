@@ -189,6 +189,21 @@ def test_a_clear_difference_is_significant_and_none_is_not(add: Add, tmp_path: P
     assert gaps["mhca"].low < 0 < gaps["mhca"].high
 
 
+def test_a_head_that_cannot_be_compared_is_named(add: Add, tmp_path: Path) -> None:
+    for head in ("protobin", "linear", "mhca"):
+        add(0.9 if head == "protobin" else 0.5, head=head, skill=1.0)
+    add(0.5, head="linear", encoder="beats", skill=1.0)  # alone with its encoder
+    own = compare(tmp_path, draws=20).grids[-1]
+    assert len(own.rows) == 2
+    assert "Not compared" not in own.note
+    (scores,) = tmp_path.glob("eat-urban-mhca-*.npz")
+    with np.load(scores) as arrays:
+        np.savez(scores, **{**arrays, "ids": [f"other-{own}" for own in arrays["ids"]]})
+    own = compare(tmp_path, draws=20).grids[-1]
+    assert [row[3].text for row in own.rows] == ["linear"]
+    assert own.note.endswith("others than the best head's or not saved: eat mhca on urban.")
+
+
 def test_recordings_named_by_one_scores_file_are_drawn_whole_for_all_heads(add: Add, tmp_path: Path) -> None:
     add(0.9, head="protobin", skill=3.0, seed=0)
     add(0.5, head="linear", skill=0.2, seed=1)

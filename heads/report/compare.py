@@ -14,7 +14,7 @@ from featcache.heads.report.plots import draw_ranks, draw_wins, write_figure
 from featcache.heads.report.published import Published, published
 from featcache.heads.report.ranking import Axis, Ranking, ranks, wins
 from featcache.heads.report.results import Result, read_results
-from featcache.heads.report.significance import DRAWS, differences
+from featcache.heads.report.significance import DRAWS, differences, left_out
 from featcache.heads.report.summary import Cell, cells
 from featcache.heads.report.tables import difference_grid, rank_grid, score_grid
 from featcache.output import keeping, writable
@@ -80,7 +80,7 @@ def compare_results(
         grids.append(rank_grid(ranked))
     gaps = differences(found, draws=draws) if draws else []
     if gaps:
-        grids.append(difference_grid(gaps))
+        grids.append(difference_grid(gaps, left_out(found, gaps)))
     files = []
     if out is not None:
         with keeping(Path(out), "the results themselves are as they were"):

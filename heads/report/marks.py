@@ -53,11 +53,11 @@ def legend(cells: Sequence[Cell]) -> list[str]:
         rising = sum(any(map(_rising, cell.results)) for cell in short)
         last = f" ({rising} of them kept the last weights, so were still rising)" if rising else ""
         found.append(
-            f"{DOUBTED} not at its plateau: {_named(short)}{last}; more steps (`max_steps`) mend that."
+            f"{DOUBTED} not at its plateau: {named(short)}{last}; more steps (`max_steps`) mend that."
         )
     if edge:
         found.append(
-            f"{DOUBTED} its rate lies within 10 % of the edge of the searched range: {_named(edge)}; "
+            f"{DOUBTED} its rate lies within 10 % of the edge of the searched range: {named(edge)}; "
             "a wider range (`lr_range`) mends that."
         )
     if fixed:
@@ -78,11 +78,11 @@ def _rising(result: Result) -> bool:
 def _unranked(cells: Sequence[Cell]) -> Iterable[str]:
     """Cells that can be neither the best of a column nor compared."""
     if unknown := [cell for cell in cells if not cell.known]:
-        yield f"No score, for no class of the {unknown[0].split} split has a clip: {_named(unknown)}."
+        yield f"No score, for no class of the {unknown[0].split} split has a clip: {named(unknown)}."
     parts = fragments(cells)
     for cell in (cell for cell in cells if id(cell) in parts):
         lacking = ", ".join(parts[id(cell)])
-        yield f"Without fold {lacking}, so neither best nor compared: {_named([cell])}."
+        yield f"Without fold {lacking}, so neither best nor compared: {named([cell])}."
 
 
 def _seeds(cells: Sequence[Cell]) -> Iterable[str]:
@@ -90,10 +90,10 @@ def _seeds(cells: Sequence[Cell]) -> Iterable[str]:
     trained = [cell for cell in cells if cell.folds > 1 and not cell.solved]
     single = [cell for cell in trained if cell.runs == cell.folds]
     if single:
-        yield f"One seed a fold, so the luck of training is in no number: {_named(single)}."
+        yield f"One seed a fold, so the luck of training is in no number: {named(single)}."
     several = [(cell, spread) for cell in trained if (spread := _within_folds(cell)) is not None]
     if several:
-        texts = (f"{_named([cell])} {100 * spread:.2f}" for cell, spread in several)
+        texts = (f"{named([cell])} {100 * spread:.2f}" for cell, spread in several)
         yield f"Standard deviation over the seeds of a fold, on average: {'; '.join(texts)}."
 
 
@@ -109,7 +109,7 @@ def _within_folds(cell: Cell) -> float | None:
 def _undertrained(cells: Sequence[Cell]) -> Iterable[str]:
     for cell, twin in shortfalls(cells):
         points = f"{100 * (twin.mean - cell.mean):.1f} points below {twin.head}"
-        yield f"Undertrained: {_named([cell])}, {points}, which solves the same features to the end."
+        yield f"Undertrained: {named([cell])}, {points}, which solves the same features to the end."
 
 
 def _mixed(cells: Sequence[Cell]) -> Iterable[str]:
@@ -120,10 +120,10 @@ def _mixed(cells: Sequence[Cell]) -> Iterable[str]:
             ("devices", _devices(cell.results)),
         ):
             if len(values) > 1:
-                yield f"Of several {what} ({'; '.join(values)}): {_named([cell])}."
+                yield f"Of several {what} ({'; '.join(values)}): {named([cell])}."
     repeated = [cell for cell in cells if cell.repeats]
     if repeated:
-        yield f"Same seed run again, the last counts: {_named(repeated)}."
+        yield f"Same seed run again, the last counts: {named(repeated)}."
 
 
 def _versions(results: Iterable[Result]) -> list[str]:
@@ -134,5 +134,6 @@ def _devices(results: Iterable[Result]) -> list[str]:
     return sorted({str(result.get("device")) for result in results if result.get("device")})
 
 
-def _named(cells: Sequence[Cell]) -> str:
+def named(cells: Sequence[Cell]) -> str:
+    """Cells in words, one after another."""
     return ", ".join(f"{cell.encoder} {cell.head} on {cell.dataset}" for cell in cells)

@@ -51,10 +51,24 @@ def differences(cells: Sequence[Cell], *, draws: int = DRAWS, seed: int = 0) -> 
         if not cell.known or id(cell) in parts:
             continue
         if all((result.get("files") or {}).get("scores") for result in cell.results):
-            families.setdefault((cell.encoder, cell.dataset, cell.results[0].shots), []).append(cell)
+            families.setdefault(_family_of(cell), []).append(cell)
     found = [gap for own in families.values() for gap in _family(own, draws, seed)]
     corrected = holm([gap.p for gap in found])
     return [replace(gap, p=p) for gap, p in zip(found, corrected, strict=True)]
+
+
+def left_out(cells: Sequence[Cell], found: Sequence[Difference]) -> list[Cell]:
+    """Heads with a score that could not be held against the best one of their family."""
+    named = {(gap.encoder, gap.dataset, head) for gap in found for head in (gap.best, gap.other)}
+    inside = [cell for cell in cells if (cell.encoder, cell.dataset, cell.head) in named]
+    families, parts = set(map(_family_of, inside)), fragments(cells)
+    outside = [cell for cell in cells if cell not in inside and cell.known and id(cell) not in parts]
+    return [cell for cell in outside if _family_of(cell) in families]
+
+
+def _family_of(cell: Cell) -> tuple[str, str, int | None]:
+    """Encoder, data set and shots: heads that agree in them are compared."""
+    return cell.encoder, cell.dataset, cell.results[0].shots
 
 
 def _family(own: Sequence[Cell], draws: int, seed: int) -> list[Difference]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from featcache.heads.report.formats import Grid, TableEntry
-from featcache.heads.report.marks import notes, signs
+from featcache.heads.report.marks import named, notes, signs
 from featcache.heads.report.published import MARK, Published
 from featcache.heads.report.ranking import Ranking
 from featcache.heads.report.significance import Difference
@@ -80,8 +80,12 @@ def rank_grid(ranks: Ranking) -> Grid:
     return Grid("Ranking of encoders under each head", ["encoder", *ranks.heads], rows, note)
 
 
-def difference_grid(differences: Sequence[Difference]) -> Grid:
-    """The best head against each other one, with interval and p value over clips, and both spreads."""
+def difference_grid(differences: Sequence[Difference], left: Sequence[Cell] = ()) -> Grid:
+    """The best head against each other one, with interval and p value over clips, and both spreads.
+
+    Args:
+        left: cells that could not be compared, which the note names
+    """
     rows = [
         [
             TableEntry(text)
@@ -101,6 +105,10 @@ def difference_grid(differences: Sequence[Difference]) -> Grid:
         "training, or in cross-validation over folds, which is mostly how hard these are (– for a single "
         "run). Neither covers the other."
     )
+    if left:
+        note += (
+            f" Not compared, as its test clips are others than the best head's or not saved: {named(left)}."
+        )
     header = ["encoder", "data set", "best head", "other", "difference", "95 % interval (clips)", "p (clips)",
               "sd of both"]  # fmt: skip
     return Grid("Is the best head better?", header, rows, note)
