@@ -295,6 +295,10 @@ def test_a_linear_head_is_held_against_what_is_solved_on_its_own_features_and_sh
         ([line(0.7, fold="1")], solved(0.9, "mean", fold="2")),
     ):
         assert "Undertrained" not in score_grid(cells([*trained, twin]), ()).note
+    both = line(0.7, head="linearc")  # without a cls the mean twice; with one, of both nothing is solved
+    assert "linearc on bom, 20.0 points" in score_grid(cells([both, solved(0.9, "mean")]), ()).note
+    both = line(0.7, head="linearc", **with_cls)
+    assert "Undertrained" not in score_grid(cells([both, solved(0.9, "mean", **with_cls)]), ()).note
     own = solved(0.9, "cls", **with_cls)
     assert "20.0 points below logreg" in score_grid(cells([line(0.7, **with_cls), own]), ()).note
 

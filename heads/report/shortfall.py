@@ -6,10 +6,11 @@ from featcache.heads.report.results import Result
 from featcache.heads.report.summary import Cell
 
 GAP = 0.02  # two points, in 0..1
+LINEAR = ("linear", "linear-mean", "linearc")  # heads that are one linear layer on vectors of a clip
 
 
 def shortfalls(cells: Sequence[Cell]) -> Iterable[tuple[Cell, Cell]]:
-    """Each ``linear`` or ``linear-mean`` more than two points below ``logreg``, with that.
+    """Each ``linear``, ``linear-mean`` or ``linearc`` more than two points below ``logreg``, with that.
 
     Compared are means over seeds and folds, of the same tokens, data set, layer, shots and folds. Solving is
     not the better method by nature (its loss is the same): a trained head this far below it was not trained
@@ -18,7 +19,7 @@ def shortfalls(cells: Sequence[Cell]) -> Iterable[tuple[Cell, Cell]]:
     known = [(cell, cell.results[0]["head"]) for cell in cells if cell.results]
     solved = {_key(cell): cell for cell, head in known if head == "logreg"}
     for cell, head in known:
-        twin = solved.get(_key(cell)) if head in ("linear", "linear-mean") else None
+        twin = solved.get(_key(cell)) if head in LINEAR else None
         if twin is not None and twin.mean - cell.mean > GAP:
             yield cell, twin
 
@@ -30,9 +31,10 @@ def _key(cell: Cell) -> tuple[str, ...]:
 
 
 def features_of(result: Result) -> str:
-    """What a linear head reads of a clip: "cls", "mean", or what a solved one was given."""
-    if result["head"] == "linear":
-        return "cls" if _field(result.line, "cache", "fingerprint", "settings", "has_cls") else "mean"
+    """What a linear head reads of a clip: "cls", "mean", both, or what a solved one was given."""
+    if result["head"] in ("linear", "linearc"):
+        cls = {"linear": "cls", "linearc": "cls+mean"}[result["head"]]
+        return cls if _field(result.line, "cache", "fingerprint", "settings", "has_cls") else "mean"
     return str(_field(result.line, "options", "features") or "mean")
 
 
