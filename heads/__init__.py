@@ -4,8 +4,8 @@ The heads themselves are here, one file a family:
 
 - ``base``, ``pooled``: what every head promises, and the shape that most share
 - ``standardize``: channels of tokens at zero mean and unit spread, before any head
-- ``linear``, ``pooling``, ``attentive``, ``simpool``, ``abmilp``, ``prototypical``, ``layerwise``,
-  ``gated``: the heads
+- ``linear``, ``pooling``, ``tokenwise``, ``attentive``, ``simpool``, ``abmilp``, ``prototypical``,
+  ``layerwise``, ``gated``: the heads
 - ``binarize``, ``framewise``: parts of prototypical heads
 - ``registry``, ``users``, ``options``: the table ``HEADS``, and from a name to a head, a user's too
 - ``checkpoint``, ``fold``, ``head_file``, ``export``: trained heads to and from disk, and to ONNX
@@ -39,7 +39,7 @@ _HOMES = {
     "linear": ("Linear", "Mlp"),
     "matching": ("match", "match_reference"),
     "pooled": ("PooledHead",),
-    "pooling": ("Conv", "LinPre", "LinearC", "MeanMax", "TfMean"),
+    "pooling": ("LinearC", "MeanMax", "TfMean"),
     "probing.presets": ("PRESETS",),
     "probing.probe": ("probe",),
     "prototypical": ("Proto", "ProtoBin", "ProtoFloat"),
@@ -47,6 +47,7 @@ _HOMES = {
     "report.compare": ("compare",),
     "report.results": ("Result", "read_results"),
     "simpool": ("SimPool",),
+    "tokenwise": ("Conv", "LinPre"),
 }
 __getattr__, __dir__ = lazy(
     __name__, {name: f"featcache.heads.{home}" for home, names in _HOMES.items() for name in names}
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
     from featcache.heads.linear import Linear, Mlp
     from featcache.heads.matching import match, match_reference
     from featcache.heads.pooled import PooledHead
-    from featcache.heads.pooling import Conv, LinearC, LinPre, MeanMax, TfMean
+    from featcache.heads.pooling import LinearC, MeanMax, TfMean
     from featcache.heads.probing.presets import PRESETS
     from featcache.heads.probing.probe import probe
     from featcache.heads.prototypical import Proto, ProtoBin, ProtoFloat
@@ -108,3 +109,4 @@ if TYPE_CHECKING:
     from featcache.heads.report.compare import compare
     from featcache.heads.report.results import Result, read_results
     from featcache.heads.simpool import SimPool
+    from featcache.heads.tokenwise import Conv, LinPre

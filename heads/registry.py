@@ -14,10 +14,11 @@ from featcache.heads.gated import CGP
 from featcache.heads.layerwise import ATTENTIVE_LAYERS
 from featcache.heads.linear import LINEAR, LINEAR_MEAN, MLP
 from featcache.heads.options import SIZES, check_options, split_options
-from featcache.heads.pooling import CONV, LINEARC, LINPRE, MEANMAX, TFMEAN
+from featcache.heads.pooling import LINEARC, MEANMAX, TFMEAN
 from featcache.heads.prototypical import PROTO, PROTOBIN, PROTOFLOAT
 from featcache.heads.simpool import SIMPOOL
 from featcache.heads.standardize import Standardize
+from featcache.heads.tokenwise import CONV, LINPRE
 from featcache.heads.users import ENTRY_POINTS, described, find, one_class, title_of
 from featcache.plugins import entry_point_names
 
