@@ -203,7 +203,8 @@ def test_tables_hold_the_same_detections(lab: Lab, tmp_path: Path) -> None:
     assert [float(own["End Time (s)"]) for own in raven] == [1, 2, 3, 4]
     assert {own["High Freq (Hz)"] for own in raven} == {"8000"}
     assert [own["Species"] for own in raven] == [row["label"] for row in table[:4]]
-    frames = np.load(tmp_path / "fr/long.npz")
+    with np.load(tmp_path / "fr/long.npz") as arrays:
+        frames = dict(arrays)
     assert frames["logits"].shape == (len(frames["seconds"]), 2)
     step = np.diff(frames["seconds"][:6])
     assert step == pytest.approx(np.full(5, 0.16))

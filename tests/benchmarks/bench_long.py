@@ -33,7 +33,8 @@ from featcache.heads.report.summary import cells
 LINES = RESULTS / "long.jsonl"
 SPREAD = 4.0  # between the rates that are tried
 COLUMNS = (
-    "head", "default", "steps", "long", "steps", "rate", "rate, long", "default - long", "holds", "logreg",
+    "head", "default", "steps", "long", "steps", "rate", "rate, long", "default at that rate",
+    "default - long", "holds", "logreg",
 )  # fmt: skip
 OLD = {"epochs": 30, "batch_size": 128}
 
@@ -86,6 +87,8 @@ def compared(cache: Path, manifest: Path, head: str, times: int, settings: dict[
         select="last" if few else "best", **given,
     )  # fmt: skip
     sides = {"default": default, "long": long, **({"logreg": means} if means else {})}
+    if best != lr:
+        sides["rate"] = tried[best]
     scores = {side: [100 * result.value for result in found] for side, found in sides.items()}
     return {
         "metric": default[0]["metric"],
@@ -136,11 +139,12 @@ def text_of(row: dict[str, Any]) -> str:
     gap = mean(ours) - mean(theirs)
     same = HEADS[row["head"]].family == "clip vector" and "logreg" in row["scores"]  # the mean token, too
     solved = f"{mean(row['scores']['logreg']):.1f}" if same else ""
+    rate = spread(row["scores"]["rate"]) if "rate" in row["scores"] else ""
     near = "yes" if gap >= -stdev(ours) else "**no**"
     columns = [
         f"`{row['head']}`", spread(ours), f"{row['steps']['default']:,}", spread(theirs),
-        f"{row['steps']['long']:,}", f"{row['lr']['default']:g}", f"{row['lr']['long']:g}", f"{gap:+.1f}",
-        near, solved,
+        f"{row['steps']['long']:,}", f"{row['lr']['default']:g}", f"{row['lr']['long']:g}", rate,
+        f"{gap:+.1f}", near, solved,
     ]  # fmt: skip
     return f"| {' | '.join(columns)} |"
 
@@ -157,7 +161,9 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         "Every head by the default protocol (`plateau` with its fixed rate) beside the same head at the best",
         "of three rates by validation score, trained for ten times the steps by one cosine. Test accuracy",
         "(ESC-10, mean ± sd over five folds, one seed each) or macro mAP (soundscapes, over three seeds) in",
-        "per cent. A head holds where its default run lies at most one sd below the long one. `logreg` is",
+        "per cent. A head holds where its default run lies at most one sd below the long one. What the rate",
+        "alone does stands in `default at that rate`: the default protocol, its number of steps included, at",
+        "the rate of the long run (empty: the same rate, or not kept). `logreg` is",
         "solved on the mean token, which `linear` and `mlp` read. The default runs are not those of",
         "[the study](plateau.md) but later ones with the same seeds; what the code has changed since, mostly",
         f"in how it rounds, moved {farthest(rows)}.",
