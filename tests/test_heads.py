@@ -410,7 +410,9 @@ def test_gated_probe_equals_its_formula():
     torch.testing.assert_close(head(tokens, None, valid), head.classify(features))
 
 
-def test_the_gradient_of_the_extremes_is_that_of_plain_products():
+@pytest.mark.parametrize("form", ["auto", "blocks"])
+def test_the_gradient_of_the_extremes_is_that_of_plain_products(form: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FEATCACHE_MATCH", form)
     torch.manual_seed(3)
     tokens = torch.randn(B, LAYERS, 6, D)
     scale = 1 / tokens.norm(dim=-1)

@@ -351,8 +351,10 @@ def test_trained_linear_heads_reach_what_is_solved_on_the_mean_token(tmp_path: P
             )
     (tmp_path / "quiet.csv").write_text("\n".join(lines) + "\n")
     made, heads = (tmp_path / "quiet.zarr", tmp_path / "quiet.csv"), ["linear", "linearc", "logreg"]
-    results = probe(*made, heads=heads, out=tmp_path / "out", seeds=1, solved=False)
-    linear, both, solved = (result.value for result in results)
+    results = probe(*made, heads=heads, out=tmp_path / "out", seeds=3, solved=False)
+    linear, both, solved = (
+        np.mean([result.value for result in results if result["head"] == head]) for head in heads
+    )
     assert solved > 0.9
     assert linear > solved - 0.05
-    assert both > solved - 0.1  # 0.2 below with the rate and the norm of other heads on tokens
+    assert both > solved - 0.08  # 0.2 below with the rate and the norm of other heads on tokens

@@ -60,10 +60,11 @@ def differences(cells: Sequence[Cell], *, draws: int = DRAWS, seed: int = 0) -> 
 def left_out(cells: Sequence[Cell], found: Sequence[Difference]) -> list[Cell]:
     """Heads with a score that could not be held against the best one of their family."""
     named = {(gap.encoder, gap.dataset, head) for gap in found for head in (gap.best, gap.other)}
-    inside = [cell for cell in cells if (cell.encoder, cell.dataset, cell.head) in named]
-    families, parts = set(map(_family_of, inside)), fragments(cells)
-    outside = [cell for cell in cells if cell not in inside and cell.known and id(cell) not in parts]
-    return [cell for cell in outside if _family_of(cell) in families]
+    compared = [(cell.encoder, cell.dataset, cell.head) in named for cell in cells]
+    families = {_family_of(cell) for cell, inside in zip(cells, compared, strict=True) if inside}
+    parts = fragments(cells)
+    outside = [cell for cell, inside in zip(cells, compared, strict=True) if cell.known and not inside]
+    return [cell for cell in outside if id(cell) not in parts and _family_of(cell) in families]
 
 
 def _family_of(cell: Cell) -> tuple[str, str, int | None]:
