@@ -15,7 +15,7 @@ from featcache.cache.verify import repair_cache, verify_cache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
 from featcache.extraction.extract import extract
-from featcache.extraction.fill import Filler
+from featcache.extraction.shards import Shards
 from featcache.extraction.share import Share, share_of
 from featcache.records import failed_clips, last_manifest
 
@@ -125,17 +125,17 @@ def test_two_with_the_same_number_lose_nothing_and_say_so(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second runs to its end before the first has ended its first shard."""
-    original = Filler._copy
+    original = Shards._copy
     arguments = ["extract", str(manifest), "--out", str(tmp_path / "c.zarr"), "--encoder", "logmel"]
     arguments += ["--clip-seconds", "1", "--shard-clips", "4", "--batch-size", "2", "--writer"]
 
-    def meanwhile(filler: Filler, *rest: Any) -> None:
-        original(filler, *rest)
-        monkeypatch.setattr(Filler, "_copy", original)
+    def meanwhile(shards: Shards, *rest: Any) -> None:
+        original(shards, *rest)
+        monkeypatch.setattr(Shards, "_copy", original)
         second = CliRunner().invoke(featcache, [*arguments, "0/2"])
         assert "another writer" not in second.output
 
-    monkeypatch.setattr(Filler, "_copy", meanwhile)
+    monkeypatch.setattr(Shards, "_copy", meanwhile)
     first = CliRunner().invoke(featcache, [*arguments, "0/2"])
     assert "another writer finished shard 0 meanwhile: its tokens stay" in first.output
     CliRunner().invoke(featcache, [*arguments, "1/2"])

@@ -18,7 +18,7 @@ from featcache.cli.main import featcache
 from featcache.encoders import build_encoder
 from featcache.errors import AudioError, InputError, Interrupted, MismatchError
 from featcache.extraction.extract import extract
-from featcache.extraction.fill import Filler
+from featcache.extraction.shards import Shards
 from featcache.heads.data.tasks import questions
 from featcache.manifest import Clip, Manifest, load_manifest, write_manifest
 from featcache.manifest.fewshot import few_shot
@@ -119,7 +119,7 @@ def test_many_writers_and_an_interrupted_one_write_the_same_bytes(
     for rank in (1, 0):
         extract(made[0], out=tmp_path / "two.zarr", writer=f"{rank}/2", **SETTINGS)
     assert files(tmp_path / "two.zarr") == files(made[1])
-    real, calls = Filler._push, [0]
+    real, calls = Shards._push, [0]
 
     def push(*arguments: Any) -> Any:
         calls[0] += 1
@@ -127,7 +127,7 @@ def test_many_writers_and_an_interrupted_one_write_the_same_bytes(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(Filler, "_push", push)
+    monkeypatch.setattr(Shards, "_push", push)
     with pytest.raises(Interrupted):
         extract(made[0], out=tmp_path / "cut.zarr", **SETTINGS)
     done = extract(made[0], out=tmp_path / "cut.zarr", **SETTINGS)

@@ -4,7 +4,8 @@
 - ``rules``: what its options may be; ``layers``: which layers are kept
 - ``wanted``: which clips: of the manifest, their windows, their variants
 - ``fingerprint``: what the tokens are of
-- ``fill``: which clips are present, copied from another cache, or encoded
+- ``audios``: clips by what they hold, so that equal audio is encoded once
+- ``fill``: which clips are present, copied from another cache, or encoded; ``shards``: writes those
 - ``sounds``: the waveforms of clips, as the encoder can take them
 - ``share``: which shards are this process's, where several fill one cache
 - ``plan``: what a run will cost, and whether it fits
