@@ -13,7 +13,7 @@ from featcache import heads
 from featcache.errors import FeatcacheError, InputError
 from featcache.heads.probing.experiment import open_experiment
 from featcache.heads.probing.presets import preset_named
-from featcache.heads.probing.probe import _passes
+from featcache.heads.probing.trials import passes_of
 from featcache.manifest import read_manifest
 
 Make = Callable[..., tuple[Path, Path]]
@@ -80,7 +80,7 @@ def test_each_manifest_trains_as_it_would_alone(make_tokens: Make, tmp_path: Pat
     def lengths(manifests: list[Path], preset: str) -> dict[str, tuple[int, int]]:
         opened = [read_manifest(path) for path in manifests]
         experiment = open_experiment(cache, opened, device=torch.device("cpu"), say=lambda line: None)
-        passes = _passes(experiment, preset_named(preset), 0, {})
+        passes = passes_of(experiment, preset_named(preset), 0, {})
         return {
             experiment.tasks[number].name: (settings.epochs * settings.passes, settings.batch_size)
             for settings, numbers in passes.items()

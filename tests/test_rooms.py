@@ -99,7 +99,7 @@ def test_no_two_classes_of_a_stage_have_one_name() -> None:
     assert twice == {}
 
 
-def test_a_training_step_is_four_hops_from_probe(graph: dict[str, set[str]]) -> None:
-    path = ["probing.probe", "training.run", "training.trainer", "training.group"]
+def test_a_training_step_is_five_hops_from_probe(graph: dict[str, set[str]]) -> None:
+    path = ["probing.probe", "probing.rounds", "training.run", "training.trainer", "training.group"]
     names = [f"featcache.heads.{part}" for part in path]
     assert all(other in graph[name] for name, other in itertools.pairwise(names))

@@ -1,7 +1,7 @@
 """Stage two: which heads read an encoder best, on which questions.
 
 - ``probe``: the entry: train, test and record
-- ``arguments``: what it may be given
+- ``arguments``: what it may be given; ``trials``: what it then trains; ``rounds``: the search and the runs
 - ``presets``: published protocols in numbers
 - ``experiment``: a cache joined with manifests
 - ``search``, ``study``: learning rate and weight decay, by Sobol, TPE and successive halving

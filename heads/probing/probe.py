@@ -1,7 +1,7 @@
 """``probe``: how good is a frozen encoder on this data, under each of these heads?"""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,29 +15,27 @@ from featcache.heads.data.source import DeviceCache
 from featcache.heads.data.tasks import Kind, Shots
 from featcache.heads.probing.arguments import check_probe
 from featcache.heads.probing.cost import estimate
-from featcache.heads.probing.evaluate import describe, evaluate, run_digest
-from featcache.heads.probing.experiment import Experiment, choose_layers, open_experiment
-from featcache.heads.probing.presets import Preset, preset_named
-from featcache.heads.probing.search import SearchPlan, search
+from featcache.heads.probing.experiment import choose_layers, open_experiment
+from featcache.heads.probing.presets import preset_named
+from featcache.heads.probing.rounds import Rounds
 from featcache.heads.probing.tracking import Tracking, open_tracker
-from featcache.heads.registry import ALIASES, Choice, parse_choice
-from featcache.heads.report.results import RESULTS, Result, digest_of, known_results
+from featcache.heads.probing.trials import bases_of, passes_of, ranges_of, search_plan
+from featcache.heads.registry import ALIASES, parse_choice
+from featcache.heads.report.results import Result, digest_of
 from featcache.heads.report.shortfall import shortfalls
 from featcache.heads.report.summary import cells
 from featcache.heads.solved.registry import is_solved, parse_solved
 from featcache.heads.solved.solve import check_memory, references, solve_and_test
 from featcache.heads.training.distributed import Ranks
 from featcache.heads.training.losses import build_loss
-from featcache.heads.training.resume import claimed, forget
-from featcache.heads.training.run import Watch, run_pass
-from featcache.heads.training.trial import Outcome, Training, Trial
+from featcache.heads.training.resume import claimed
+from featcache.heads.training.run import Watch
 from featcache.manifest import Manifest
 from featcache.output import keeping, writable
 from featcache.scratch import keep_freed_memory
 
 if TYPE_CHECKING:
     from featcache.cache import TokenCache
-    from featcache.heads.probing.study import Ranges
 
 SEEDS = 3  # one run ranks nothing
 Manifests = Manifest | str | Path | Sequence[Manifest | str | Path] | None
@@ -139,7 +137,7 @@ def probe(
     if loss is not None:
         build_loss(loss)
     tracker = open_tracker(log, out) if ranks.first else None
-    plan = _plan(protocol, trials, seed) if search else None
+    plan = search_plan(protocol, trials, seed) if search else None
     choices = [parse_choice(name) for name in names if not is_solved(name)]
     for name, choice in zip([name for name in names if not is_solved(name)], choices, strict=True):
         if (own_name := name.split(":")[0]) in ALIASES:
@@ -150,8 +148,8 @@ def probe(
         device_cache=device_cache, seed=seed, shots=shots or ("all",), allow_leak=allow_leak,
         progress=progress and ranks.first, verify=verify,
     )  # fmt: skip
-    passes = _passes(experiment, protocol, seed, training)
-    bases = _bases(experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search)
+    passes = passes_of(experiment, protocol, seed, training)
+    bases = bases_of(experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search)
     count = seeds or (protocol.seeds if search else SEEDS)
     to_solve = [parse_solved(name, experiment.cache.has_cls) for name in names if is_solved(name)]
     check_memory(experiment, to_solve, choose_layers(experiment.cache, layers))
@@ -184,16 +182,18 @@ def probe(
             claimed(out / "state" / f"{run}.lock") if ranks.first else nullcontext(),
             Tracking(tracker, say) as tracking,
         ):
+            rounds = Rounds(
+                experiment=experiment, out=out, record=record, ranks=ranks, say=say, watch=watch,
+                tracking=tracking,
+            )  # fmt: skip
             for settings, numbers in passes.items():
                 own = [base for base in bases if base.task in numbers]
                 if plan is not None:
-                    ranges = [_ranges(protocol, base, given) for base in own]
-                    own = _best(experiment, own, ranges, settings, plan, out, ranks, say, watch)
+                    ranges = [ranges_of(protocol, base, given) for base in own]
+                    own = rounds.best(own, ranges, settings, plan)
                     say(f"search is over: training the best of each, {count} seed(s)")
                 wanted = [replace(base, seed=seed + number) for base in own for number in range(count)]
-                results += train_and_test(
-                    experiment, wanted, settings, out, record, ranks, say, watch, tracking
-                )
+                results += rounds.train_and_test(wanted, settings)
             if ranks.first:
                 layers = choose_layers(experiment.cache, layers)
                 results += solve_and_test(experiment, to_solve, layers, out, record, say, tracking.end)
@@ -214,150 +214,6 @@ def probe(
         raise Interrupted(
             f"stopped; finished heads and trials are in {out}, and the same command goes on from there"
         ) from None
-
-
-def train_and_test(
-    experiment: Experiment,
-    trials: Sequence[Trial],
-    training: Training,
-    out: Path,
-    record: Mapping[str, Any],
-    ranks: Ranks,
-    say: Say,
-    watch: Watch | None,
-    tracking: Tracking,
-) -> list[Result]:
-    """Train what ``out`` has no result of yet and test it; all results, in the order of the trials.
-
-    With several ranks the first tests and writes, and the others return nothing.
-
-    Args:
-        record: how the hyperparameters were chosen; goes into the digest and the line of a result
-    """
-    digests = [run_digest(experiment, trial, training, record) for trial in trials]
-    # As the first rank sees it: the others must skip the same.
-    known = ranks.gather(known_results(out) if ranks.first else {})[0]
-    todo = [trial for trial, digest in zip(trials, digests, strict=True) if digest not in known]
-    if len(todo) < len(trials):
-        say(f"{len(trials) - len(todo)} of {len(trials)} heads are in {out / RESULTS} already")
-    if todo:
-        state = out / "state" / digest_of(digests)
-        if ranks.size == 1:  # of several, each trains others: what they tell comes with the result
-            begun = [describe(experiment, Outcome(trial=trial), training, record) for trial in todo]
-            watch = tracking.following([Result(line, out) for line in begun], watch)
-        outcomes = run_pass(experiment, todo, training, state=state, ranks=ranks, watch=watch)
-        if not ranks.first:
-            return []
-        for outcome in outcomes:
-            if outcome.status == "failed":
-                trial = outcome.trial
-                say(
-                    f"{trial.head} (lr {trial.lr:g}, seed {trial.seed}) failed: its loss was not finite in "
-                    f"epoch {len(outcome.losses)}; try a smaller lr"
-                )
-        new = evaluate(experiment, outcomes, training, out, record)
-        forget(state)
-        for result in new:
-            tracking.end(result)
-        known |= {result["run"]: result for result in new}
-    return [known[digest] for digest in digests if digest in known]
-
-
-def _best(
-    experiment: Experiment,
-    bases: Sequence[Trial],
-    ranges: "Sequence[Ranges]",
-    training: Training,
-    plan: SearchPlan,
-    out: Path,
-    ranks: Ranks,
-    say: Say,
-    watch: Watch | None,
-) -> list[Trial]:
-    """The best setting of each base that has one."""
-    pairs = list(zip(bases, ranges, strict=True))
-    found = search(experiment, pairs, training, plan, out, ranks=ranks, say=say, watch=watch)
-    for base, best in zip(bases, found, strict=True):
-        own = {name: value for name, value in base.options.items() if name not in base.searched}
-        title = f"{experiment.tasks[base.task].title} {Choice(base.head, own).title}"
-        if best is None:
-            say(f"{title}: every trial of the search failed; fix a smaller lr")
-        else:
-            words = "".join(f", {name} {best.trial.options[name]}" for name in base.searched)
-            say(
-                f"{title}: best of {plan.sobol + plan.tpe} trials: lr {best.trial.lr:.2g}, "
-                f"weight decay {best.trial.weight_decay:.2g}{words} (valid {100 * best.score:.2f})"
-            )
-    return [best.trial for best in found if best is not None]
-
-
-def _passes(
-    experiment: Experiment, protocol: Preset, seed: int, given: Mapping[str, Any]
-) -> dict[Training, list[int]]:
-    """Which tasks train in one pass: those of equal settings.
-
-    A few shots, or a small data set, have few batches: to train as many steps as others they need batches
-    and epochs of their own, which the protocol finds for each manifest and number of shots.
-    """
-    found: dict[Training, list[int]] = {}
-    tasks = experiment.tasks
-    for own in dict.fromkeys((task.digest, task.shots) for task in tasks):
-        numbers = [number for number, task in enumerate(tasks) if (task.digest, task.shots) == own]
-        settings = protocol.training([tasks[number] for number in numbers], seed=seed, **given)
-        found.setdefault(settings, []).extend(numbers)
-    return found
-
-
-def _bases(
-    experiment: Experiment,
-    choices: Sequence[Choice],
-    layers: Sequence[int] | None,
-    protocol: Preset,
-    lr: float | None,
-    weight_decay: float | None,
-    loss: str | None,
-    seed: int,
-    search: bool,
-) -> list[Trial]:
-    """One trial for each task, layer and head, with what is given or what the protocol fixes."""
-    searched = {
-        choice.title: tuple(protocol.searched_of(choice.name, choice.options)) if search else ()
-        for choice in choices
-    }
-    return [
-        Trial(
-            head=choice.name,
-            task=number,
-            layer=layer,
-            lr=protocol.lr_of(choice.name) if lr is None else lr,
-            weight_decay=protocol.weight_decay[task.kind] if weight_decay is None else weight_decay,
-            loss=loss or protocol.loss[task.kind],
-            seed=seed,
-            options={**protocol.options_of(choice.name), **choice.options},
-            searched=searched[choice.title],
-        )
-        for number, task in enumerate(experiment.tasks)
-        for layer in choose_layers(experiment.cache, layers)
-        for choice in choices
-    ]
-
-
-def _plan(protocol: Preset, trials: int | None, seed: int) -> SearchPlan:
-    if not trials and not protocol.sobol:
-        raise InputError(
-            f"preset {protocol.name!r} has fixed settings; leave out search, or give trials",
-            options=("search", "trials"),
-        )
-    if trials is None:
-        return SearchPlan(sobol=protocol.sobol, tpe=protocol.tpe, beyond=protocol.beyond, seed=seed)
-    return SearchPlan(sobol=trials - trials // 2, tpe=trials // 2, beyond=protocol.beyond, seed=seed)
-
-
-def _ranges(protocol: Preset, base: Trial, given: Mapping[str, float | None]) -> "Ranges":
-    """What is searched for a head: all that is not given."""
-    own = {"lr": protocol.lr_range_of(base.head), "weight_decay": protocol.weight_decay_range}
-    numbers = {name: own[name] for name, value in given.items() if value is None}
-    return {**numbers, **{name: protocol.searched[name] for name in base.searched}}
 
 
 def _hush(line: str) -> None:
