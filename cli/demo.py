@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,7 +34,7 @@ PICTURED_EVENTS = 3
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of soundscapes and heads."
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each head.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Of each run.")
+@click.option("--epochs", type=click.IntRange(1), help="Of each run; until nothing gets better unless given.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
@@ -42,7 +42,7 @@ PICTURED_EVENTS = 3
     show_default=True,
     help="That train; batches are small.",
 )
-def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int, threads: int) -> None:
+def demo(out: Path, clips: int, seed: int, seeds: int, epochs: int | None, threads: int) -> None:
     """See both stages at work on soundscapes composed from recordings that come with featcache.
 
     Writes about 110 MB into OUT. The same command again finds everything there.
@@ -132,22 +132,24 @@ def _extract(manifest: Path, cache: Path) -> Path:
     return cache
 
 
-def _probe(cache: Path, out: Path, *, seeds: int, seed: int, epochs: int) -> list["Result"]:
+def _probe(cache: Path, out: Path, *, seeds: int, seed: int, epochs: int | None) -> list["Result"]:
     """Each head in a pass of its own, so that each has a time of its own."""
     from featcache.cli.live import Live
     from featcache.heads.probing.probe import probe
 
     names = " ".join(f"--head {name}" for name in HEADS)
+    length = f" --epochs {epochs}" if epochs else ""
     click.echo(
-        f"\nfeatcache probe {cache} {names} --seeds {seeds} --seed {seed} "
-        f"--epochs {epochs} --batch-size {BATCH_SIZE} --no-solved --out {out}"
+        f"\nfeatcache probe {cache} {names} --seeds {seeds} --seed {seed}{length} "
+        f"--batch-size {BATCH_SIZE} --no-solved --out {out}"
     )
     results: list[Result] = []
+    fixed: dict[str, Any] = {"epochs": epochs} if epochs else {}
     for name in HEADS:
         results += probe(
             cache, cache.parent / "manifest.csv", heads=[name], out=out, seeds=seeds, seed=seed,
-            epochs=epochs, batch_size=BATCH_SIZE, solved=False, watch=Live(),
-            say=lambda line: click.echo(f"  {line}"),
+            batch_size=BATCH_SIZE, solved=False, watch=Live(), say=lambda line: click.echo(f"  {line}"),
+            **fixed,
         )  # fmt: skip
     return results
 

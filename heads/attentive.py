@@ -54,6 +54,7 @@ class Attentive(PooledHead):
     """
 
     undecayed = ("query",)
+    rates = "attention"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from featcache.heads.predicting.waveforms import Heard
 
 Reads = Literal["cls", "mean", "tokens", "tokens+cls", "layers"]
-Rates = Literal["dense", "vector", "prototypes"]
+Rates = Literal["dense", "vector", "attention", "prototypes"]
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None]  # tokens, cls, valid
 Parameters = Mapping[str, Tensor]  # by name; stacked (K, …) where K heads share a forward
 

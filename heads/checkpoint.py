@@ -16,7 +16,7 @@ from torch import Tensor
 from featcache.cache.format.durable import replace_file
 from featcache.errors import FeatcacheError, InputError, MismatchError
 from featcache.heads.base import Head, HeadSpec
-from featcache.heads.fold import folded
+from featcache.heads.fold import COUNT, folded
 from featcache.heads.head_file import HeadFile, kind_of
 from featcache.heads.prototypical import ProtoBin
 from featcache.heads.registry import ALIASES, HEADS, build_head, spec_of
@@ -125,7 +125,7 @@ def _kinds(head: Head) -> dict[str, str]:
     if isinstance(head, ProtoBin):
         P, D = state["prototypes"].shape
         state |= {"prototypes": torch.empty(0, D), BITS: torch.empty(P, -(-D // 8), dtype=torch.uint8)}
-    return {name: kind_of(tensor) for name, tensor in state.items()}
+    return {name: kind_of(tensor) for name, tensor in state.items() if name != COUNT}
 
 
 def _compare(file: HeadFile, wanted: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from featcache.heads.linear import Linear
 from featcache.heads.pooled import EPS, FeatureNorm, PooledHead
 
 State = dict[str, Tensor]
+COUNT = "feature_norm.num_batches"  # matters in training alone
 
 
 def folded(head: Head) -> tuple[State, dict[str, str]]:
@@ -25,7 +26,7 @@ def folded(head: Head) -> tuple[State, dict[str, str]]:
     >>> sorted(folded(head)[0]), folded(head)[1]
     (['classify.bias', 'classify.weight'], {'norm': 'none'})
     """
-    state = {name: value.detach().cpu() for name, value in head.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in head.state_dict().items() if name != COUNT}
     changed: dict[str, str] = {}
     if not isinstance(head, PooledHead) or not _plain(head):
         return state, changed

@@ -1,6 +1,6 @@
 """The common shape of heads: features of a clip, a norm if asked for, dropout, one linear layer."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +23,49 @@ class FeatureNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    num_batches: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
+        self.register_buffer("num_batches", torch.zeros(()))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """A saved head has no count of batches: it matters in training alone."""
+        state_dict.setdefault(f"{prefix}num_batches", torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, width); in training the running statistics move by a tenth."""
-        return nn_f.batch_norm(
-            features, self.running_mean, self.running_var, training=self.training, momentum=MOMENTUM, eps=EPS
-        )
+        """Features (B, width); training moves the running statistics, see ``batch_norm``."""
+        own = (self.running_mean, self.running_var, self.num_batches)
+        normed = batch_norm(features.unsqueeze(0), self.training, *(value.unsqueeze(0) for value in own))
+        return normed.squeeze(0)
+
+
+def batch_norm(features: Tensor, training: bool, mean: Tensor, variance: Tensor, batches: Tensor) -> Tensor:
+    """The norm of K heads' features (K, B, width), each by its own statistics, which training moves in place.
+
+    They are the average over the first ten batches, and from then on move by a tenth (torch's momentum):
+    torch's own start at 0 and 1, of which 0.9 ** n is left after n batches, and a short training of features
+    that are far from 0 is then evaluated by statistics of nothing.
+
+    Shape:
+        - mean, variance: (K, width)
+        - batches: (K,), how many each head has seen
+    """
+    K, B, width = features.shape
+    side_by_side = features.transpose(0, 1).reshape(B, K * width)
+    if training:
+        own_mean, own_variance = torch.zeros_like(mean).view(-1), torch.ones_like(variance).view(-1)
+        normed = nn_f.batch_norm(side_by_side, own_mean, own_variance, training=True, momentum=1.0, eps=EPS)
+        batches += 1
+        share = (1 / batches).clamp(min=MOMENTUM).unsqueeze(1)
+        mean += share * (own_mean.view(K, width) - mean)
+        variance += share * (own_variance.view(K, width) - variance)
+    else:
+        normed = nn_f.batch_norm(side_by_side, mean.reshape(-1), variance.reshape(-1), eps=EPS)
+    return normed.view(B, K, width).transpose(0, 1)
 
 
 def build_norm(norm: Norm, width: int) -> nn.Module:
@@ -102,12 +134,8 @@ def stacked_norm(head: PooledHead, buffers: Parameters, features: Tensor) -> Ten
     if not isinstance(head.feature_norm, FeatureNorm):
         normed: Tensor = head.feature_norm(features)
         return normed
-    K, B, width = features.shape
-    side_by_side = features.transpose(0, 1).reshape(B, K * width)
-    mean, variance = (buffers[f"feature_norm.running_{name}"].view(K * width) for name in ("mean", "var"))
-    # In training torch also updates the running statistics, in place: they are views of the stack's.
-    normed = nn_f.batch_norm(side_by_side, mean, variance, training=head.training, momentum=MOMENTUM, eps=EPS)
-    return normed.view(B, K, width).transpose(0, 1)
+    own = (buffers[f"feature_norm.{name}"] for name in ("running_mean", "running_var", "num_batches"))
+    return batch_norm(features, head.training, *own)
 
 
 def stacked_classify(own: Parameters, features: Tensor) -> Tensor:

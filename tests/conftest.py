@@ -307,8 +307,8 @@ def write_tokens(
     random = np.random.default_rng(seed)
     directions = random.standard_normal((classes, dim))
     layout = CacheLayout(
-        fingerprint={"encoder": "fake", "seed": seed}, layers=layers, num_tokens=tokens, dim=dim,
-        grid=(2, tokens // 2), has_cls=has_cls, dtype=dtype,
+        fingerprint={"encoder": "fake", "seed": seed, "layers": list(layers)}, layers=layers,
+        num_tokens=tokens, dim=dim, grid=(2, tokens // 2), has_cls=has_cls, dtype=dtype,
     )  # fmt: skip
     lines = ["path,labels,id,split,fold"]
     with CacheWriter.create_or_open(folder / f"{name}.zarr", layout) as writer:

@@ -56,11 +56,12 @@ and no luck in their scores. They are named like any head (`--head knn`), on one
 option (`--head logreg:features=mean+sd`; what `linear` reads unless given). Every probe solves all of
 them on `mean` (`knn` up to 100,000 clips) and, where the grid has several rows and the features are below
 4 GB, `logreg` on `tfmean`, as references (`--no-solved` leaves them out); a `linear` head more than two
-points below `logreg` on the same features is said to be undertrained.
+points below `logreg` on the same features, fitted on the same clips, is said to be undertrained.
 
 With 100 or more valid clips these choose the strength of the penalty, and the head is fitted on the train
 clips. With fewer, five inner folds over train and valid together choose (stratified; the valid scores are
-then those of heads that had not seen the clip), and the head is fitted on both. Of equal scores the
+then those of heads that had not seen the clip), and the head is fitted on both; and on the train clips
+alone, to be held against trained heads (`chosen.train_alone` in a result). Of equal scores the
 stronger penalty wins. `logreg` and `ridge` standardise features by the mean and standard deviation of the
 clips that they are fitted on. Scores of `ridge` and `centroid` are no log odds: do not read their ECE.
 """

@@ -82,8 +82,12 @@ def test_the_form_of_the_match_parts_rows_of_heads_that_match_and_of_no_others()
         )
 
 
-def test_the_heads_that_match_are_the_prototypical_ones() -> None:
-    assert set(MATCHING) == {name for name, spec in HEADS.items() if spec.build.rates == "prototypes"}
+def test_the_heads_that_match_are_the_prototypical_ones_and_cgp() -> None:
+    own = {name for name, spec in HEADS.items() if spec.build.rates == "prototypes"}
+    assert set(MATCHING) == own | {"cgp"}
+    assert (
+        len(rows(line(0.1, head="cgp", match="native"), line(0.2, head="cgp", match="blocks", seed=1))) == 2
+    )
 
 
 def test_seeds_of_every_kind_versions_and_devices_part_no_rows() -> None:
@@ -269,8 +273,14 @@ def test_splits_drawn_by_several_seeds_are_one_row_and_other_clips_are_not() -> 
 
 
 def solved(value: float, features: str, **more: Any) -> Result:
-    own = {"options": {"features": features}, "solved": True, "training": {}, "lr": None}
-    return line(value, head="logreg", **own, **more)
+    own = {
+        "options": {"features": features},
+        "solved": True,
+        "training": {},
+        "lr": None,
+        "chosen": {"clips": 8},
+    }
+    return line(value, head="logreg", **own | more)
 
 
 def test_solved_heads_stand_under_a_rule_and_unmask_the_undertrained() -> None:
@@ -282,6 +292,32 @@ def test_solved_heads_stand_under_a_rule_and_unmask_the_undertrained() -> None:
     assert "Undertrained: eat linear on bom, 10.0 points below logreg[features=mean]" in grid.note
     assert "Undertrained: eat linear-mean on bom, 20.0 points below logreg[features=mean]" in grid.note
     assert "Undertrained" not in score_grid(cells([solved(0.8, "mean"), line(0.785)]), ()).note
+
+
+def test_a_linear_head_is_held_against_what_was_fitted_on_its_own_clips_alone() -> None:
+    """Where few clips are held out, logreg is fitted on those as well: what it gains is no training."""
+    for alone, undertrained in ((0.71, False), (0.75, True)):
+        twin = solved(0.8, "mean", chosen={"clips": 9, "train_alone": alone})
+        note = score_grid(cells([twin, line(0.7)]), ()).note
+        assert ("Undertrained: eat linear on bom, 5.0 points" in note) is undertrained
+        assert "Fitted on train and valid, where trained heads learn from train alone: eat logreg" in note
+    older = solved(0.8, "mean", chosen={"clips": 9})  # a line that does not say
+    assert "Undertrained" not in score_grid(cells([older, line(0.7)]), ()).note
+
+
+def test_equal_names_and_labels_of_other_audio_are_another_data_set() -> None:
+    given = {"path": "/a/bom.csv", "digest": "aaaaaaaa00"}
+    raw, clean = ({**given, "audio": audio} for audio in ("raw", "clean"))
+    found = cells([line(0.1, manifest=raw), line(0.9, manifest=clean, seed=1)])
+    assert [(cell.dataset, cell.runs) for cell in found] == [("bom [audio raw]", 1), ("bom [audio clean]", 1)]
+
+
+def test_tokens_that_were_stored_in_less_are_another_encoder() -> None:
+    cache = {"digest": "c0ffee00", "fingerprint": {"clip_seconds": 5}, "dtype": "float16"}
+    found = cells(
+        [line(0.1, cache={**cache, "converted": []}), line(0.2, cache={**cache, "converted": ["int4"]})]
+    )
+    assert [cell.encoder for cell in found] == ["eat [dtype float16]", "eat [dtype float16 from int4]"]
 
 
 def test_a_linear_head_is_held_against_what_is_solved_on_its_own_features_and_shots() -> None:

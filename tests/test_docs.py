@@ -79,11 +79,18 @@ def test_a_page_made_from_the_code_is_not_stale(page: str, warm_path: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("page", "study"), [("heads", "soundscapes"), ("storage", "soundscapes"), ("plateau", "plateau")]
+    ("page", "script", "rendered"),
+    [
+        ("heads", "study_soundscapes", "render('heads')"),
+        ("storage", "study_soundscapes", "render('storage')"),
+        ("plateau", "study_plateau", "render()"),
+        ("long", "bench_long", "render(s.lines())"),
+    ],
 )
-def test_a_page_of_results_follows_from_its_lines(page: str, study: str, warm_path: str) -> None:
-    asked = f"s.render({page!r})" if study == "soundscapes" else "s.render()"
-    text = f"import study_{study} as s; print({asked}, end='')"
+def test_a_page_of_results_follows_from_its_lines(
+    page: str, script: str, rendered: str, warm_path: str
+) -> None:
+    text = f"import {script} as s; print(s.{rendered}, end='')"
     assert printed(text, ROOT / "tests/benchmarks", warm_path) == (
         ROOT / "docs" / "results" / f"{page}.md"
     ).read_text("utf-8"), "render it again"
@@ -99,3 +106,18 @@ def test_every_entry_of_a_table_is_in_its_page(table: str) -> None:
     page = (ROOT / "docs" / f"{table.lower()}.md").read_text(encoding="utf-8")
     missing = [name for name in getattr(homes[table], table) if f"`{name}`" not in page]
     assert missing == []
+
+
+def test_the_protocol_page_has_the_rate_of_each_head() -> None:
+    from featcache.heads.probing.presets import PLATEAU
+    from featcache.heads.registry import HEADS
+
+    page = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| learning rate, not searched \|([^|]*)\|", page, re.MULTILINE)
+    usual, *others = (part.strip() for part in row.split(";"))
+    stated = {name: float(part.split()[-1]) for part in others for name in re.findall(r"`([\w-]+)`", part)}
+    prototypes = next(float(part.split()[-1]) for part in others if part.startswith("prototypes"))
+    for name, spec in HEADS.items():
+        rates = getattr(spec.build, "rates", "dense")
+        expected = prototypes if rates == "prototypes" else stated.get(name, float(usual))
+        assert PLATEAU.lr_of(name) == expected, name

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner, Result
 
 from featcache.cache import TokenCache
+from featcache.cache.convert import convert_cache
 from featcache.cli.main import featcache
 from featcache.errors import InputError
+from featcache.extraction.extract import extract
 from featcache.heads import HEADS, load
 from featcache.heads.data.batch import Batch
 from featcache.heads.data.loader import Learner, epoch_order, num_batches, own_order, read_ahead, train_steps
@@ -25,6 +28,7 @@ from featcache.heads.probing.probe import probe
 from featcache.heads.report.metrics import all_metrics
 from featcache.heads.report.results import Result as Line
 from featcache.heads.report.results import read_results
+from featcache.heads.report.summary import cells
 from featcache.heads.training.trial import Trial
 from featcache.scratch import Scratch, keep_freed_memory
 
@@ -47,7 +51,7 @@ def test_the_command_prints_scores_and_leaves_results_and_heads(make_tokens: Mak
     results = read_results([out])
     assert [result["head"] for result in results] == ["linear", "protobin"]
     for result in results:
-        assert result["cache"]["fingerprint"] == {"encoder": "fake", "seed": 0}
+        assert result["cache"]["fingerprint"] == {"encoder": "fake", "seed": 0, "layers": [2]}
         assert set(result["per_class"]) == {"label0", "label1", "label2"}
         assert 0 < result["test"]["mAP"] <= 1
         assert result["clips"] == {"train": 48, "valid": 24, "test": 24}
@@ -312,6 +316,11 @@ BAD: dict[str, tuple[list[str], tuple[str, str] | None, str]] = {
     "unknown head option": (["--head", "linear:width=3"], None, "cannot be built with"),
     "unknown preset": (["--preset", "unmut"], None, "did you mean 'unmute'"),
     "unknown loss": (["--loss", "bcee"], None, "did you mean 'bce'"),
+    "loss of another task": (
+        ["--loss", "cross-entropy"],
+        None,
+        "is for single-label tasks, and this one is multi-label; take asymmetric, asymmetric-light",
+    ),
     "unknown layer": (["--layer", "7"], None, "no layer in .* named '7'"),
     "no folds": (["--folds"], None, "has no fold"),
     "unusable device": (["--device", "cuda:99"], None, "cannot be used here"),
@@ -338,6 +347,59 @@ def test_bad_input_ends_in_one_clear_line(case: str, make_tokens: Make, tmp_path
     assert done.exit_code == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize("loss", ["bce", "asymmetric", "focal"])
+def test_a_loss_for_several_labels_is_refused_where_a_clip_has_one(
+    loss: str, make_tokens: Make, tmp_path: Path
+) -> None:
+    cache, manifest = make_tokens(single=True)
+    done = run(cache, "--manifest", manifest, "--out", tmp_path / "out", "--head", "linear", "--loss", loss)
+    assert done.exit_code == 2
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "is for multi-label tasks, and this one is single-label; take cross-entropy" in error
+    words = ["--task", "multi-label", "--epochs", "1", "--seeds", "1", "--no-solved"]
+    done = run(
+        cache, "--manifest", manifest, "--out", tmp_path / "out", "--head", "linear", "--loss", loss, *words
+    )
+    assert done.exit_code == 0, done.output
+
+
+def test_tokens_that_went_through_less_and_layers_that_were_left_out_are_no_seeds(
+    make_tokens: Make, tmp_path: Path
+) -> None:
+    cache, manifest = make_tokens(layers=(1, 2))
+    convert_cache(cache, tmp_path / "int4.zarr", dtype="int4")
+    convert_cache(tmp_path / "int4.zarr", tmp_path / "back.zarr", dtype="float16")
+    convert_cache(cache, tmp_path / "first.zarr", layers=[1])
+    convert_cache(cache, tmp_path / "second.zarr", layers=[2])
+    results = []
+    for name in ("back", "first", "second", cache.stem):
+        results += probe(
+            tmp_path / f"{name}.zarr", manifest, heads="logreg", out=tmp_path / "out", solved=False
+        )
+    assert len({result["run"] for result in results}) == 3  # the second layer alone is what it was beside
+    assert [result["last_layer"] for result in results] == [True, False, True, True]
+    assert len(cells(results)) == 3
+
+
+def test_equal_manifests_of_other_audio_are_no_seeds(tmp_path: Path) -> None:
+    """A raw and a denoised copy of a data set have the same names, labels and splits."""
+    found = []
+    for seed, name in enumerate(("raw", "clean")):
+        folder, random = tmp_path / name, np.random.default_rng(seed)
+        folder.mkdir()
+        for index in range(24):
+            soundfile.write(folder / f"{index}.wav", 0.1 * random.standard_normal(16_000), 16_000)
+        rows = (f"{i}.wav,{'ab'[i % 2]},{('train', 'valid', 'test')[i // 2 % 3]}\n" for i in range(24))
+        (folder / "clips.csv").write_text("path,labels,split\n" + "".join(rows))
+        extract(folder / "clips.csv", out=folder / "c.zarr", encoder="logmel", clip_seconds=1.0)
+        found += probe(
+            folder / "c.zarr", folder / "clips.csv", heads="centroid", out=folder / "out", solved=False
+        )
+    same, other = (result["manifest"] for result in found)
+    assert same["digest"] == other["digest"]
+    assert len(cells(found)) == 2
 
 
 def test_a_missing_cache_and_a_cache_without_manifest_are_named(make_tokens: Make, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """The paired bootstrap: what is drawn, how wide its intervals are, how small its p can be."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from featcache.heads.report.bootstrap import redrawn
 from featcache.heads.report.metrics import mean_average_precision
-from featcache.heads.report.significance import holm, p_value
+from featcache.heads.report.results import Result
+from featcache.heads.report.significance import differences, holm, p_value
+from featcache.heads.report.summary import cells
 
 
 def names(start: int, count: int) -> list[str]:
@@ -73,3 +77,46 @@ def test_sixty_comparisons_can_be_significant_together() -> None:
     ids = names(0, 400)
     gap = redrawn(ids, better, labels, "mAP", 1000) - redrawn(ids, worse, labels, "mAP", 1000)
     assert max(holm([p_value(gap)] * 60)) < 0.01
+
+
+def test_p_of_few_clips_is_never_below_what_they_can_show() -> None:
+    labels, ids = np.zeros(8, dtype=np.int64), names(0, 8)
+    right, wrong = np.eye(2)[labels], np.eye(2)[1 - labels]
+    wrong[:1] = right[:1]  # seven clips tell them apart, all for the same head
+    gap = redrawn(ids, right, labels, "accuracy", 2000) - redrawn(ids, wrong, labels, "accuracy", 2000)
+    assert p_value(gap, 8, 7) == pytest.approx(2 * 0.5**7)  # the sign test
+    assert p_value(gap, 8, 0) == 1.0
+    gap = np.random.default_rng(0).normal(4.5, 1.0, 2000)
+    assert p_value(gap) < 1e-4 < p_value(gap, 8) < 0.01  # Student's tail of eight clips, not the normal
+
+
+def score(tmp_path: Path, ids: list[str], hits: np.ndarray, number: int, head: str) -> Result:
+    """A result line of one run of a head on one drawn test set."""
+    name = f"{head}{number}.npz"
+    targets = np.zeros(len(ids), dtype=np.int64)
+    np.savez(tmp_path / name, ids=ids, logits=np.stack([hits, 1 - hits], axis=1), targets=targets)
+    own = {
+        "encoder": "e", "dataset": "d", "head": head, "options": {}, "layer": 1, "last_layer": True,
+        "fold": None,
+        "metric": "accuracy", "valid": None, "test": {"accuracy": float(hits.mean())}, "seed": number,
+        "draw": number, "cache": {"dtype": "float16", "digest": "c"}, "files": {"scores": name},
+    }  # fmt: skip
+    return Result(own, tmp_path)
+
+
+def test_test_sets_that_overlap_are_redrawn_together(tmp_path: Path) -> None:
+    """Five splits of 150 clips that share a test set tell no more of the clips than one; folds do."""
+    random, widths = np.random.default_rng(0), []
+    right = {head: (random.random(150) < chance).astype(float) for head, chance in (("a", 0.9), ("b", 0.5))}
+    for sets in ([range(30)], [range(30)] * 5, [range(start, start + 30) for start in range(0, 150, 30)]):
+        shifted = [[(clip + shift) % 150 for clip in own] for shift, own in enumerate(sets)]
+        chosen = shifted if len(sets) == 5 and sets[0] == sets[1] else [list(own) for own in sets]
+        results = [
+            score(tmp_path, [names(0, 150)[clip] for clip in own], right[head][own], number, head)
+            for head in right
+            for number, own in enumerate(chosen)
+        ]
+        (gap,) = differences(cells(results))
+        widths.append(gap.high - gap.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.25)  # shifted by a clip each: almost the same set
+    assert widths[2] == pytest.approx(widths[0] / 5**0.5, rel=0.25)

@@ -14,6 +14,7 @@ from featcache.heads.base import Head, Inputs
 from featcache.heads.data.batch import needs_of
 from featcache.heads.data.moments import channel_moments
 from featcache.heads.data.source import Source
+from featcache.heads.pooled import FeatureNorm
 from featcache.heads.standardize import Standardizer
 from featcache.heads.training.stack import Stack
 
@@ -69,6 +70,24 @@ def test_a_head_sees_standardized_channels_alone_stacked_and_after_saving(name: 
     torch.testing.assert_close(stacked[1], other(tokens, cls, valid), rtol=1e-4, atol=1e-5)
     save(own, tmp_path / "head")
     torch.testing.assert_close(load(tmp_path / "head")(tokens, cls, valid), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_after_a_few_batches_the_norm_knows_the_features_and_later_moves_by_a_tenth() -> None:
+    """torch's own statistics would still be nearly those of nothing: 0.9 ** 5 of them."""
+    draw = torch.Generator().manual_seed(0)
+    batches = [20.0 + 2.0 * torch.randn(64, 8, generator=draw) for _ in range(40)]
+    norm, reference = FeatureNorm(8).train(), torch.nn.BatchNorm1d(8, affine=False).train()
+    for batch in batches[:5]:
+        torch.testing.assert_close(norm(batch), reference(batch))
+    torch.testing.assert_close(norm.running_mean, torch.stack([b.mean(0) for b in batches[:5]]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([b.var(0) for b in batches[:5]]).mean(0))
+    for batch in batches[5:10]:
+        norm(batch)
+    reference.running_mean, reference.running_var = norm.running_mean.clone(), norm.running_var.clone()
+    for batch in batches[10:]:
+        norm(batch), reference(batch)
+    torch.testing.assert_close(norm.running_mean, reference.running_mean)
+    torch.testing.assert_close(norm.eval()(batches[0]), reference.eval()(batches[0]))
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "proto"])
@@ -132,8 +151,8 @@ def test_a_channel_hundreds_of_times_larger_does_not_decide(
         [
             result.value
             for result in probe(
-                path, path.with_suffix(".csv"), heads=["mhca", "protobin"], seeds=1, epochs=40, batch_size=16,
-                solved=False, out=tmp_path / path.stem,
+                path, path.with_suffix(".csv"), heads=["mhca", "protobin"], seeds=1, epochs=100,
+                batch_size=16, solved=False, out=tmp_path / path.stem,
             )
         ]
         for path in (cache, loud)

@@ -1,7 +1,8 @@
 """A cache joined with a manifest: the questions, and what every trial of them shares."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ class Experiment:
     questions: tuple[Question, ...]
     device: torch.device
     device_cache: DeviceCache = "auto"
+    audio: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of each manifest's digest: that of its clips' audio
 
     @property
     def tasks(self) -> list[Task]:
@@ -74,7 +78,17 @@ class Experiment:
             for task, test in ((question.task, question.test) for question in self.questions)
         ]
         digests = [manifest.digest for manifest in self.manifests]
-        return digest_of([self.cache.fingerprint, self.cache.dtype, digests, splits])
+        history = [self.converted] if self.converted else []
+        return digest_of([self.cache.fingerprint, self.cache.dtype, digests, splits, *history])
+
+    @cached_property
+    def converted(self) -> list[str]:
+        """The storage dtypes that the tokens went through before the cache's own, latest first."""
+        dtypes, parent = [self.cache.dtype], self.cache.attributes.get("parent")
+        while isinstance(parent, Mapping):
+            dtypes.append(str(parent.get("dtype")))
+            parent = parent.get("parent")
+        return [own for own, later in zip(dtypes[1:], dtypes, strict=False) if own != later]
 
 
 def open_experiment(
@@ -111,14 +125,16 @@ def open_experiment(
         manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
         for manifest in manifests or [_remembered(store, say)]
     ]
-    asked, keys = [], np.asarray(store.keys)
+    asked, audio, keys = [], {}, np.asarray(store.keys)
     for manifest in found:
         joined = join(store, manifest, say, progress=progress)
+        own = [key.tobytes() for key in keys[[row for _, row in joined]]]
+        audio[manifest.digest] = hashlib.blake2b(b"".join(sorted(own)), digest_size=8).hexdigest()
         asked += questions(
             manifest, joined, name=manifest.title, say=say, folds=folds, kind=kind, seed=seed, shots=shots,
-            allow_leak=allow_leak, keys=[key.tobytes() for key in keys[[row for _, row in joined]]],
+            allow_leak=allow_leak, keys=own,
         )  # fmt: skip
-    return Experiment(store, tuple(found), tuple(asked), device, device_cache)
+    return Experiment(store, tuple(found), tuple(asked), device, device_cache, audio)
 
 
 def choose_layers(cache: "TokenCache", layers: Sequence[int] | None) -> list[int]:

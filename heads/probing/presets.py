@@ -65,6 +65,7 @@ class Preset:
     lr: float  # of a head that is not searched for
     prototype_lr: float
     vector_lr: float | None = None  # of linear layers on vectors of a clip; None: as any other
+    attention_lr: float | None = None  # of attention with queries and keys; None: as any other
     weight_decay: Mapping[Kind, float]
     epochs: int | None = 30
     steps: Mapping[Kind, int] | None = None  # instead of epochs
@@ -86,8 +87,10 @@ class Preset:
 
     def lr_of(self, head: str) -> float:
         """The learning rate of a head that is not searched for."""
-        own = {"dense": self.lr, "vector": self.vector_lr or self.lr, "prototypes": self.prototype_lr}
-        return own[_rates(head)]
+        own: dict[Rates, float | None] = {
+            "vector": self.vector_lr, "attention": self.attention_lr, "prototypes": self.prototype_lr
+        }  # fmt: skip
+        return own.get(_rates(head)) or self.lr
 
     def options_of(self, head: str) -> dict[str, Any]:
         """The options that a head has here where a user gives none."""
@@ -167,6 +170,7 @@ PLATEAU = Preset(
     lr=3e-3,
     prototype_lr=3e-2,
     vector_lr=1e-2,
+    attention_lr=1e-3,  # queries multiply keys: a step moves the weights of tokens further
     weight_decay=UNMUTE.weight_decay,
     plateau=Plateau(),
     options={"linear": _BATCH, "linear-mean": _BATCH, "mlp": _BATCH, "linearc": _BATCH},

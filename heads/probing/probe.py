@@ -197,10 +197,8 @@ def probe(
             if ranks.first:
                 layers = choose_layers(experiment.cache, layers)
                 results += solve_and_test(experiment, to_solve, layers, out, record, say, tracking.end)
-                for cell, twin in shortfalls(cells(results)):
-                    scores = (
-                        f"{100 * cell.mean:.1f} against {100 * twin.mean:.1f} solved on the same features"
-                    )
+                for cell, _, score in shortfalls(cells(results)):
+                    scores = f"{100 * cell.mean:.1f} against {100 * score:.1f} solved on the same features"
                     say(
                         f"{cell.dataset}: {cell.head} is undertrained: {scores}; train it longer or with a "
                         "higher lr"

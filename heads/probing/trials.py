@@ -8,6 +8,7 @@ from featcache.heads.probing.experiment import Experiment, choose_layers
 from featcache.heads.probing.presets import Preset
 from featcache.heads.probing.search import SearchPlan
 from featcache.heads.registry import Choice
+from featcache.heads.training.losses import check_loss
 from featcache.heads.training.trial import Training, Trial
 
 if TYPE_CHECKING:
@@ -42,7 +43,14 @@ def bases_of(
     seed: int,
     search: bool,
 ) -> list[Trial]:
-    """One trial for each task, layer and head, with what is given or what the protocol fixes."""
+    """One trial for each task, layer and head, with what is given or what the protocol fixes.
+
+    Raises:
+        InputError: a loss that does not fit a task.
+    """
+    if loss is not None:
+        for task in experiment.tasks:
+            check_loss(loss, task.kind)
     searched = {
         choice.title: tuple(protocol.searched_of(choice.name, choice.options)) if search else ()
         for choice in choices

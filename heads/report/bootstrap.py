@@ -1,11 +1,11 @@
 """Test sets redrawn with replacement, and the scores of a head on each of them.
 
-The draws of a test set follow from the ids of its clips, so every head meets the same redrawn sets
-and every fold has draws of its own.
+The draws of a test set follow from what is drawn from (its clips, its recordings, or those of all test sets
+that overlap), so every head meets the same redrawn sets and every fold has draws of its own.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ def redrawn(
     draws: int,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    pool: Collection[str] = (),
 ) -> Floats:
     """Accuracy or mAP on ``draws`` redrawn test sets, (draws,); the order of the clips does not matter.
 
     Args:
         groups: the recording of each clip; recordings are then drawn whole
+        pool: recordings (or clips) to draw from, of which the test set may hold a part; its own unless given
 
     Shape:
         - logits: (n, C)
@@ -36,31 +38,29 @@ def redrawn(
     """
     order = np.argsort(ids)
     logits, targets = logits[order], targets[order]
-    of = (
-        np.arange(len(ids))
-        if groups is None
-        else np.unique(np.asarray(groups)[order], return_inverse=True)[1]
-    )
+    names = np.asarray(ids if groups is None else groups)[order]
+    units = np.unique(list(pool) or names)
+    of = np.searchsorted(units, names)
     hits = (logits.argmax(axis=1) == targets).astype(np.float32) if metric == "accuracy" else None
     if hits is None and targets.ndim == 1:
         targets = np.eye(logits.shape[1], dtype=np.uint8)[targets.astype(np.int64)]
     parts = []
-    for weights in _weights(sorted(ids), of, draws, seed):
+    for weights in _weights(units, of, draws, seed):
         if hits is None:
             parts.append(weighted_map(targets, logits, weights))
         else:
-            parts.append((weights @ hits / weights.sum(axis=1)).astype(np.float64))
+            parts.append((weights @ hits / np.maximum(weights.sum(axis=1), 1)).astype(np.float64))
     return np.concatenate(parts)
 
 
 def _weights(
-    ids: Sequence[str], of: NDArray[np.int64], draws: int, seed: int
+    names: NDArray[np.str_], of: NDArray[np.int64], draws: int, seed: int
 ) -> Iterator[NDArray[np.float32]]:
     """How often each clip occurs in each redrawn set, (block, n) at a time."""
-    digest = hashlib.blake2b("\n".join(ids).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\n".join(names.tolist()).encode(), digest_size=8).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest, "little")])
-    units = int(of.max()) + 1
-    size = max(1, BLOCK // len(ids))
+    units = len(names)
+    size = max(1, BLOCK // max(units, len(of)))
     for start in range(0, draws, size):
         count = min(size, draws - start)
         drawn = generator.integers(units, size=(count, units)) + units * np.arange(count)[:, None]

@@ -42,7 +42,14 @@ def _fixed(result: Result) -> bool:
 
 def notes(cells: Sequence[Cell]) -> list[str]:
     """Sentences under a table of these cells, each only where something calls for it."""
-    return [*legend(cells), *_unranked(cells), *_undertrained(cells), *_seeds(cells), *_mixed(cells)]
+    return [
+        *legend(cells),
+        *_unranked(cells),
+        *_undertrained(cells),
+        *_saw_valid(cells),
+        *_seeds(cells),
+        *_mixed(cells),
+    ]
 
 
 def legend(cells: Sequence[Cell]) -> list[str]:
@@ -107,9 +114,16 @@ def _within_folds(cell: Cell) -> float | None:
 
 
 def _undertrained(cells: Sequence[Cell]) -> Iterable[str]:
-    for cell, twin in shortfalls(cells):
-        points = f"{100 * (twin.mean - cell.mean):.1f} points below {twin.head}"
-        yield f"Undertrained: {named([cell])}, {points}, which solves the same features to the end."
+    for cell, twin, score in shortfalls(cells):
+        points = f"{100 * (score - cell.mean):.1f} points below {twin.head}"
+        yield f"Undertrained: {named([cell])}, {points} on the same clips and features, solved to the end."
+
+
+def _saw_valid(cells: Sequence[Cell]) -> Iterable[str]:
+    """Fewer than 100 valid clips: what is solved is fitted on them, too, and what is trained is not."""
+    own = [cell for cell in cells if any("train_alone" in (r.get("chosen") or {}) for r in cell.results)]
+    if own and not all(cell.solved for cell in cells):
+        yield f"Fitted on train and valid, where trained heads learn from train alone: {named(own)}."
 
 
 def _mixed(cells: Sequence[Cell]) -> Iterable[str]:

@@ -8,7 +8,7 @@ from featcache.heads.report.results import Result, digest_of
 from featcache.heads.report.settings import SEARCHED, Settings, method_of, question_of, tokens_of
 
 SHORT = {"batch_size": "batch", "weight_decay": "decay"}
-DIGESTS = ("manifest", "cache", "code")
+DIGESTS = ("manifest", "audio", "cache", "code")
 
 
 def names(results: Sequence[Result]) -> list[tuple[str, str, str]]:

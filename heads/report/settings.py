@@ -13,17 +13,18 @@ SEARCHED = ("lr", "weight_decay")
 OWN = ("loss", "code", "features", "solved")  # where a line has them
 
 # Heads that the form of the match concerns. By name, because the table of heads would load torch.
-MATCHING = ("proto", "protofloat", "protobin")
+MATCHING = ("proto", "protofloat", "protobin", "cgp")
 
 
 def tokens_of(result: Result) -> Settings:
-    """What the head read: the digest of the cache, its storage dtype, and its fingerprint's fields."""
+    """What the head read: the digest of the cache, its storage dtypes, and its fingerprint's fields."""
     cache = result["cache"]
-    return {**_flat(cache.get("fingerprint") or {}), "cache": cache.get("digest"), "dtype": cache["dtype"]}
+    dtype = " from ".join([cache["dtype"], *(cache.get("converted") or ())])
+    return {**_flat(cache.get("fingerprint") or {}), "cache": cache.get("digest"), "dtype": dtype}
 
 
 def question_of(result: Result) -> Settings:
-    """What was asked: the manifest's digest, kind of task, folds or none, how many clips in all.
+    """What was asked: digests of manifest and audio, kind of task, folds or none, how many clips in all.
 
     Splits are the manifest's, or are drawn by the seed of the command (as folds' valid clips are) and may
     then differ by a clip: so only the sum counts.
@@ -31,8 +32,9 @@ def question_of(result: Result) -> Settings:
     clips, folded = dict(result.get("clips") or {}), result["fold"] is not None
     if result.shots is not None:  # a draw from the same train split asks the same question
         clips["train"] = result.get("train_pool")
+    manifest = result.get("manifest") or {}
     return _known({
-        "manifest": (result.get("manifest") or {}).get("digest"), "task": result.get("task"),
+        "manifest": manifest.get("digest"), "audio": manifest.get("audio"), "task": result.get("task"),
         "metric": result["metric"], "classes": result.get("classes"), "by": "folds" if folded else "split",
         "scored": "test" if result["test"] else "valid", "clips": sum(n for n in clips.values() if n),
     })  # fmt: skip

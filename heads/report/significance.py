@@ -4,11 +4,12 @@ Both heads are scored on the same redrawn clips, so what clips they share cancel
 the luck of the test clips; the luck of training is in the spread over seeds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from featcache.heads.report.bootstrap import Floats, redrawn
 from featcache.heads.report.summary import Cell, fragments
@@ -16,6 +17,7 @@ from featcache.heads.report.summary import Cell, fragments
 DRAWS = 2000
 RESOLVED = 10  # draws beyond zero from which a share of the draws is a p value
 Groups = dict[tuple[str, ...], dict[str, str]]  # test ids -> id -> recording
+Pools = dict[tuple[str, ...], frozenset[str]]  # test ids -> recordings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,9 @@ class Difference:
 def differences(cells: Sequence[Cell], *, draws: int = DRAWS, seed: int = 0) -> list[Difference]:
     """The best head of each encoder and data set against each other head, by paired bootstrap.
 
-    Each fold is redrawn for itself; where scores name the recording of each clip, recordings are
-    drawn whole. Cells without a score or saved test scores, or without some of the folds, are left out, and
-    numbers of shots are compared each for itself.
+    Each fold is redrawn for itself, test sets that overlap by one draw for all; where scores name the
+    recording of each clip, recordings are drawn whole. Cells without a score or saved test scores, or without
+    some of the folds, are left out, and numbers of shots are compared each for itself.
 
     Source:
         Efron & Tibshirani 1993, chapter 16; Holm 1979 for the correction
@@ -77,18 +79,21 @@ def _family(own: Sequence[Cell], draws: int, seed: int) -> list[Difference]:
     if not others:
         return []
     groups = _recordings(own)
-    top = _drawn(best, groups, draws, seed)
+    pools = _pools(own, groups)
+    top, hits = _drawn(best, groups, pools, draws, seed), _hits(best, groups)
     found = []
     for other in others:
-        rest = _drawn(other, groups, draws, seed)
+        rest = _drawn(other, groups, pools, draws, seed)
         if rest.keys() != top.keys():
             continue
         gap = np.mean([top[key] - rest[key] for key in top], axis=0)  # (draws,)
+        units = len({name for key in top for name in pools[key]})
         low, high = np.quantile(gap, [0.025, 0.975])
         found.append(
             Difference(
                 encoder=best.encoder, dataset=best.dataset, best=best.head, other=other.head,
-                mean=best.mean - other.mean, low=float(low), high=float(high), p=p_value(gap),
+                mean=best.mean - other.mean, low=float(low), high=float(high),
+                p=p_value(gap, units, _apart(hits, _hits(other, groups)) if hits else units),
                 best_sd=best.sd, other_sd=other.sd,
                 by="recording" if all(key in groups for key in top) else "clip",
             )
@@ -96,25 +101,35 @@ def _family(own: Sequence[Cell], draws: int, seed: int) -> list[Difference]:
     return found
 
 
-def p_value(gap: Floats) -> float:
+def p_value(gap: Floats, units: float = math.inf, apart: float = math.inf) -> float:
     """Two-sided p of no difference, from redrawn differences (draws,).
 
-    The share of draws on the other side of zero; where fewer than ten lie there, the normal tail at
+    The share of draws on the other side of zero; where fewer than ten lie there, Student's tail at
     mean over sd of the draws (or the share, if that is smaller). A share alone ends at 2 / draws,
     which Holm's correction over 60 comparisons of 1,000 draws makes .12. More draws would mend that at
     a cost that grows with the square of the number of heads, for a tail that the bootstrap knows no
-    better than the normal: its own error (of the order of one over the root of the number of clips)
-    is far larger there than p.
+    better than Student: its own error (of the order of one over the root of the number of clips)
+    is far larger there than p. Nor is p ever below that of the sign test if all recordings that tell the
+    heads apart spoke for one of them.
+
+    Args:
+        units: how many recordings (or clips) were redrawn
+        apart: of how many of them the heads' answers differ
 
     >>> p_value(np.array([1.0, -1.0, 1.0, -1.0] * 100))
     1.0
     """
+    return max(_tail(gap, units), 2.0 ** (1 - apart) if apart else 1.0)
+
+
+def _tail(gap: Floats, units: float) -> float:
     beyond = int(min((gap <= 0).sum(), (gap >= 0).sum()))
     share = min(1.0, 2 * (1 + beyond) / (len(gap) + 1))
     spread = float(gap.std())
     if beyond >= RESOLVED or not spread:
         return share
-    return min(share, float(2 * ndtr(-abs(float(gap.mean())) / spread)))
+    freedom = min(max(units - 1, 1), 1e9)  # so large is the normal
+    return min(share, float(2 * stdtr(freedom, -abs(float(gap.mean())) / spread)))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -142,13 +157,48 @@ def _recordings(own: Sequence[Cell]) -> Groups:
     return found
 
 
-def _drawn(cell: Cell, groups: Groups, draws: int, seed: int) -> dict[tuple[str, ...], Floats]:
+def _pools(own: Sequence[Cell], groups: Groups) -> Pools:
+    """What each test set is redrawn from: its recordings, and those of all that it shares some with.
+
+    Folds share none, and each is redrawn for itself. Test sets that were drawn by several seeds overlap:
+    redrawn apart they would count a recording as a new one each time, and intervals would be too narrow.
+    """
+    keys = {tuple(sorted(result.scores()[0])) for cell in own for result in cell.results}
+    sets = {key: frozenset(groups[key].values() if key in groups else key) for key in keys}
+    apart: list[frozenset[str]] = []
+    for names in sets.values():
+        touching = [pool for pool in apart if pool & names]
+        apart = [pool for pool in apart if not pool & names] + [names.union(*touching)]
+    return {key: next(pool for pool in apart if pool & names) for key, names in sets.items()}
+
+
+def _drawn(cell: Cell, groups: Groups, pools: Pools, draws: int, seed: int) -> dict[tuple[str, ...], Floats]:
     """Scores of the redrawn test sets, mean over seeds; one entry for each set of test clips (fold)."""
     found: dict[tuple[str, ...], list[Floats]] = {}
     for result in cell.results:
         ids, logits, targets = result.scores()
         key = tuple(sorted(ids))
         own = [groups[key][clip] for clip in ids] if key in groups else None
-        scores = redrawn(ids, logits, targets, result["metric"], draws, own, seed)
+        scores = redrawn(ids, logits, targets, result["metric"], draws, own, seed, pools[key])
         found.setdefault(key, []).append(scores)
     return {key: np.mean(values, axis=0) for key, values in found.items()}
+
+
+def _hits(cell: Cell, groups: Groups) -> dict[tuple[str, str], float]:
+    """How many right answers each recording got, over all seeds, by test set; of accuracies alone."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for result in cell.results if cell.metric == "accuracy" else ():
+        ids, logits, targets = result.scores()
+        key = tuple(sorted(ids))
+        right: dict[tuple[str, str], float] = {}
+        for clip, hit in zip(ids, (logits.argmax(axis=1) == targets).tolist(), strict=True):
+            name = key[0], groups[key][clip] if key in groups else clip
+            right[name] = right.get(name, 0.0) + hit
+        for name, count in right.items():
+            found.setdefault(name, []).append(count)
+    return {name: float(np.mean(counts)) for name, counts in found.items()}
+
+
+def _apart(hits: dict[tuple[str, str], float], others: dict[tuple[str, str], float]) -> int:
+    """Of how many recordings the answers of two heads differ."""
+    return len({name for (first, name), own in hits.items() if own != others.get((first, name))})

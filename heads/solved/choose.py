@@ -27,10 +27,16 @@ class Solved:
     chosen_by: str  # "valid" or "inner folds"
     clips: int  # that it was fitted on
     on_valid: Logits  # (n, C) of the valid clips, by heads that had not seen them
+    on_train: Scorer | None = None  # fitted on the train clips alone, where ``scorer`` saw valid, too
 
     def score(self, features: Tensor) -> Logits:
         """Logits (m, C) of clips' features (m, D)."""
-        found: Logits = self.scorer(features)[0].float().numpy()
+        found: Logits = _logits(self.scorer, features)[0]
+        return found
+
+    def score_of_train(self, features: Tensor) -> Logits | None:
+        """The same of what was fitted on the train clips alone; None where that is no other head."""
+        found: Logits | None = None if self.on_train is None else _logits(self.on_train, features)[0]
         return found
 
 
@@ -39,7 +45,8 @@ def choose_and_fit(spec: SolvedSpec, task: Task, train: Tensor, valid: Tensor) -
 
     With ``FEW`` valid clips or more they choose, and the head is fitted on the train clips alone. With
     fewer, five inner folds over train and valid together choose (stratified, seed 0, all clips scored
-    in one list), and the head is fitted on both. A draw of shots is never joined with valid: its number of
+    in one list), and the head is fitted on both; and once more on train alone, to be held against heads
+    that were trained on no more. A draw of shots is never joined with valid: its number of
     clips would not be what it says.
 
     Args:
@@ -60,7 +67,8 @@ def choose_and_fit(spec: SolvedSpec, task: Task, train: Tensor, valid: Tensor) -
     strength = spec.strengths[best]
     scorer = spec.fit(features, labels, task.kind, [strength])
     on_valid = scores[best][-len(task.valid) :] if len(task.valid) else scores[best][:0]
-    return Solved(scorer, strength, "inner folds" if few else "valid", len(features), on_valid)
+    on_train = spec.fit(train, _labels([task.train], task), task.kind, [strength]) if few else None
+    return Solved(scorer, strength, "inner folds" if few else "valid", len(features), on_valid, on_train)
 
 
 def inner_folds(parts: Sequence[Part], seed: int = 0) -> NDArray[np.int64]:

@@ -137,24 +137,28 @@ def _solve_all(
     lines, on_test = [], []
     for run, own in todo.items():
         began = time.perf_counter()
-        solved, logits = _solve(experiment, own, features)
+        solved, logits, of_train = _solve(experiment, own, features)
         seconds = time.perf_counter() - began
         lines.append(_describe(experiment, own, run, solved, record, seconds))
-        on_test.append(logits)
+        on_test.append((logits, of_train))
         title = f"{experiment.tasks[own.task].title} {own.choice.title}"
         say(f"{title}: {_in_words(own, solved)}, {seconds:.1f} s")
     tests = [question.test.open() if len(question.test) else None for question in experiment.questions]
     results = []
-    for own, line, logits in zip(todo.values(), lines, on_test, strict=True):
-        test = tests[own.task]
+    for own, line, (logits, of_train) in zip(todo.values(), lines, on_test, strict=True):
+        test, task = tests[own.task], experiment.tasks[own.task]
         if test is not None:
-            add_test(line, out, logits, test, experiment.tasks[own.task])
+            add_test(line, out, logits, test, task)
+            if of_train is not None:
+                line["chosen"]["train_alone"] = all_metrics(of_train, test, task.kind)[task.metric]
         results.append(append_result(out, line))
     return results
 
 
-def _solve(experiment: Experiment, own: Setting, features: PooledFeatures) -> tuple[Solved, Logits]:
-    """A head, and its logits (n, C) of the test clips; their labels stay sealed."""
+def _solve(
+    experiment: Experiment, own: Setting, features: PooledFeatures
+) -> tuple[Solved, Logits, Logits | None]:
+    """A head, its logits (n, C) of the test clips, whose labels stay sealed, and those of train alone."""
     question = experiment.questions[own.task]
     name = str(own.choice.options["features"]), own.layer
     train, valid, test = (
@@ -163,7 +167,7 @@ def _solve(experiment: Experiment, own: Setting, features: PooledFeatures) -> tu
     )
     with threads(1 if train.numel() < SMALL else None):
         solved = choose_and_fit(SOLVED[own.choice.name], question.task, train, valid)
-        return solved, solved.score(test)
+        return solved, solved.score(test), solved.score_of_train(test)
 
 
 def _describe(

@@ -103,6 +103,28 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 }
 
 
+SINGLE = (
+    "cross-entropy",
+)  # losses of tasks in which a clip has exactly one class; the others take any number
+
+
+def check_loss(name: str, kind: str) -> None:
+    """Refuse a loss that is for the other kind of task.
+
+    Raises:
+        InputError: it is.
+
+    >>> check_loss("bce", "multi-label")
+    """
+    own = "single-label" if name in SINGLE else "multi-label"
+    if own != kind:
+        fitting = ", ".join(sorted(other for other in LOSSES if (other in SINGLE) != (name in SINGLE)))
+        raise InputError(
+            f"loss {name!r} is for {own} tasks, and this one is {kind}; take {fitting}, or say task {own}",
+            options=("loss", "task"),
+        )
+
+
 def build_loss(name: str, **options: Any) -> Loss:
     """A callable (logits, targets) -> scalar.
 
