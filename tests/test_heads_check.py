@@ -293,7 +293,7 @@ WRONG: dict[str, tuple[type[Head], str]] = {
     "undecayed": (with_facts(undecayed="query"), r"undecayed is 'query', not a tuple .*\('name',\)"),
     "undecayed name": (with_facts(undecayed=("quarry",)), "undecayed names quarry, which is no parameter"),
     "fact": (with_facts(direction_only=1), "direction_only is 1, not True or False"),
-    "rates": (with_facts(rates="high"), "rates is 'high', not 'dense' or 'vector' or 'prototypes'"),
+    "rates": (with_facts(rates="high"), "rates is 'high', not 'dense' or 'vector' or 'attention' or"),
     "no grid": (with_facts(needs_grid=True), "needs_grid is True, but it takes no grid"),
     "empty": (Empty, "has no parameters"),
     "plain": (Plain, "keeps scale as a plain tensor, .*use register_buffer"),

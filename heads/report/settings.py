@@ -19,7 +19,8 @@ MATCHING = ("proto", "protofloat", "protobin", "cgp")
 def tokens_of(result: Result) -> Settings:
     """What the head read: the digest of the cache, its storage dtypes, and its fingerprint's fields."""
     cache = result["cache"]
-    dtype = " from ".join([cache["dtype"], *(cache.get("converted") or ())])
+    earlier = cache.get("converted")
+    dtype = " from ".join([cache["dtype"], *(map(str, earlier) if isinstance(earlier, list) else ())])
     return {**_flat(cache.get("fingerprint") or {}), "cache": cache.get("digest"), "dtype": dtype}
 
 
