@@ -158,7 +158,8 @@ CGP = HeadSpec(
     reads="layers",
     family="layers",
     summary="convex gated probing: smallest, cls and largest product with float prototypes",
-    formula="W [min_n p.y_n, p.o, max_n p.y_n] + b, y_n = sum_l softmax(a)_l z_ln/|z_ln|, o of cls",
+    formula="W [min_n p.y_n, p.o, max_n p.y_n] + b, y_n = sum_l softmax(a)_l z_ln/|z_ln|, "
+    "o of cls, or mean_n y_n",
     parameters="P*D + layers + 3*P*C + C",
     source="arXiv 2602.16305",
 )
