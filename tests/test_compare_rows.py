@@ -310,6 +310,9 @@ def test_equal_names_and_labels_of_other_audio_are_another_data_set() -> None:
     raw, clean = ({**given, "audio": audio} for audio in ("raw", "clean"))
     found = cells([line(0.1, manifest=raw), line(0.9, manifest=clean, seed=1)])
     assert [(cell.dataset, cell.runs) for cell in found] == [("bom [audio raw]", 1), ("bom [audio clean]", 1)]
+    older = line(0.2, manifest=given, seed=2)  # a line from before audio was named
+    assert [(cell.dataset, cell.runs) for cell in cells([line(0.1, manifest=raw), older])] == [("bom", 2)]
+    assert len(cells([line(0.1, manifest=raw), line(0.9, manifest=clean, seed=1), older])) == 3
 
 
 def test_tokens_that_were_stored_in_less_are_another_encoder() -> None:

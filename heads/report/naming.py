@@ -18,10 +18,26 @@ def names(results: Sequence[Result]) -> list[tuple[str, str, str]]:
     data set and under every encoder; encoders likewise. What differs between data sets alone (a
     loss, the epochs that a number of steps makes, the length of clips) names nothing.
     """
-    datasets = _apart([str(r["dataset"]) for r in results], [question_of(r) for r in results], few=1)
+    datasets = _apart([str(r["dataset"]) for r in results], _questions(results), few=1)
     encoders = _apart([r.encoder for r in results], [tokens_of(r) for r in results], within=datasets, few=2)
     heads = _apart([r.label for r in results], [method_of(r) for r in results], within=datasets)
     return list(zip(encoders, datasets, heads, strict=True))
+
+
+def _questions(results: Sequence[Result]) -> list[Settings]:
+    """What each result was asked; a line that is too old to name its audio has that of its manifest's others.
+
+    Unless these name several.
+    """
+    records = [question_of(result) for result in results]
+    known: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if "audio" in record:
+            known.setdefault(str(record.get("manifest")), {})[str(record["audio"])] = record["audio"]
+    alone = {
+        manifest: {"audio": next(iter(own.values()))} for manifest, own in known.items() if len(own) == 1
+    }
+    return [{**alone.get(str(record.get("manifest")), {}), **record} for record in records]
 
 
 def _apart(
