@@ -121,3 +121,5 @@ def test_the_protocol_page_has_the_rate_of_each_head() -> None:
         rates = getattr(spec.build, "rates", "dense")
         expected = prototypes if rates == "prototypes" else stated.get(name, float(usual))
         assert PLATEAU.lr_of(name) == expected, name
+        fixed = float(usual) if rates == "attention" else expected
+        assert PLATEAU.lr_of(name, epochs=30) == fixed, name

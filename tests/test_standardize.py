@@ -151,8 +151,8 @@ def test_a_channel_hundreds_of_times_larger_does_not_decide(
         [
             result.value
             for result in probe(
-                path, path.with_suffix(".csv"), heads=["mhca", "protobin"], seeds=1, epochs=100,
-                batch_size=16, solved=False, out=tmp_path / path.stem,
+                path, path.with_suffix(".csv"), heads=["mhca", "protobin"], seeds=1, epochs=40, batch_size=16,
+                solved=False, out=tmp_path / path.stem,
             )
         ]
         for path in (cache, loud)

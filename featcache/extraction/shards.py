@@ -73,7 +73,9 @@ class Shards:
                 if self._writer.is_finished(shard):
                     self._result.present += len(keys)
                     audios.reached(audios.clips[key] for key in keys)
-                    bar.update(len(keys) + 0 * len(list(sounds)))
+                    for _ in sounds:  # they were decoded ahead, and the next shard's come after them
+                        pass
+                    bar.update(len(keys))
                     continue
                 self.failed = {}
                 self._writer.begin_shard(shard)

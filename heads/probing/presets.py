@@ -65,7 +65,7 @@ class Preset:
     lr: float  # of a head that is not searched for
     prototype_lr: float
     vector_lr: float | None = None  # of linear layers on vectors of a clip; None: as any other
-    attention_lr: float | None = None  # of attention with queries and keys; None: as any other
+    attention_lr: float | None = None  # of queries and keys, while it is held; None: as any other
     weight_decay: Mapping[Kind, float]
     epochs: int | None = 30
     steps: Mapping[Kind, int] | None = None  # instead of epochs
@@ -85,10 +85,16 @@ class Preset:
     prototype_lr_range: Range = (2e-3, 8e-2)
     weight_decay_range: Range = (1e-5, 5e-4)
 
-    def lr_of(self, head: str) -> float:
-        """The learning rate of a head that is not searched for."""
+    def lr_of(self, head: str, *, epochs: int | None = None) -> float:
+        """The learning rate of a head that is not searched for.
+
+        Args:
+            epochs: the number of them, if it is fixed: then the rate falls from the first step on, and what
+                stays constant under a plateau (attention's lower one) would be too low.
+        """
         own: dict[Rates, float | None] = {
-            "vector": self.vector_lr, "attention": self.attention_lr, "prototypes": self.prototype_lr
+            "vector": self.vector_lr, "attention": None if epochs else self.attention_lr,
+            "prototypes": self.prototype_lr
         }  # fmt: skip
         return own.get(_rates(head)) or self.lr
 

@@ -149,7 +149,9 @@ def probe(
         progress=progress and ranks.first, verify=verify,
     )  # fmt: skip
     passes = passes_of(experiment, protocol, seed, training)
-    bases = bases_of(experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search)
+    bases = bases_of(
+        experiment, choices, layers, protocol, lr, weight_decay, loss, seed, search, training.get("epochs")
+    )
     count = seeds or (protocol.seeds if search else SEEDS)
     to_solve = [parse_solved(name, experiment.cache.has_cls) for name in names if is_solved(name)]
     check_memory(experiment, to_solve, choose_layers(experiment.cache, layers))

@@ -42,6 +42,7 @@ def bases_of(
     loss: str | None,
     seed: int,
     search: bool,
+    epochs: int | None = None,
 ) -> list[Trial]:
     """One trial for each task, layer and head, with what is given or what the protocol fixes.
 
@@ -60,7 +61,7 @@ def bases_of(
             head=choice.name,
             task=number,
             layer=layer,
-            lr=protocol.lr_of(choice.name) if lr is None else lr,
+            lr=protocol.lr_of(choice.name, epochs=epochs) if lr is None else lr,
             weight_decay=protocol.weight_decay[task.kind] if weight_decay is None else weight_decay,
             loss=loss or protocol.loss[task.kind],
             seed=seed,

@@ -7,6 +7,8 @@ the luck of the test clips; the luck of training is in the spread over seeds.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr
@@ -78,22 +80,22 @@ def _family(own: Sequence[Cell], draws: int, seed: int) -> list[Difference]:
     best, *others = sorted(own, key=lambda cell: -cell.mean)
     if not others:
         return []
-    groups = _recordings(own)
-    pools = _pools(own, groups)
-    top, hits = _drawn(best, groups, pools, draws, seed), _hits(best, groups)
+    groups, pools = _recordings(own)
+    top, right = _drawn(best, groups, pools, draws, seed)
     found = []
     for other in others:
-        rest = _drawn(other, groups, pools, draws, seed)
+        rest, others_right = _drawn(other, groups, pools, draws, seed)
         if rest.keys() != top.keys():
             continue
         gap = np.mean([top[key] - rest[key] for key in top], axis=0)  # (draws,)
         units = len({name for key in top for name in pools[key]})
+        apart = sum(right[name] != others_right[name] for name in right) if right else units
         low, high = np.quantile(gap, [0.025, 0.975])
         found.append(
             Difference(
                 encoder=best.encoder, dataset=best.dataset, best=best.head, other=other.head,
                 mean=best.mean - other.mean, low=float(low), high=float(high),
-                p=p_value(gap, units, _apart(hits, _hits(other, groups)) if hits else units),
+                p=p_value(gap, units, apart),
                 best_sd=best.sd, other_sd=other.sd,
                 by="recording" if all(key in groups for key in top) else "clip",
             )
@@ -146,59 +148,50 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _recordings(own: Sequence[Cell]) -> Groups:
-    """The recordings of each test set that any result knows them of: all heads are drawn by the same."""
-    found: Groups = {}
-    for result in (result for cell in own for result in cell.results):
-        groups = result.groups()
-        if groups is not None:
-            ids = result.scores()[0]
-            found.setdefault(tuple(sorted(ids)), dict(zip(ids, groups, strict=True)))
-    return found
+def _recordings(own: Sequence[Cell]) -> tuple[Groups, Pools]:
+    """The recordings of each test set that any result knows them of, and what each test set is redrawn from.
 
-
-def _pools(own: Sequence[Cell], groups: Groups) -> Pools:
-    """What each test set is redrawn from: its recordings, and those of all that it shares some with.
-
-    Folds share none, and each is redrawn for itself. Test sets that were drawn by several seeds overlap:
-    redrawn apart they would count a recording as a new one each time, and intervals would be too narrow.
+    That is its recordings (or clips), and those of all that it shares some with. Folds share none, and each
+    is redrawn for itself. Test sets that were drawn by several seeds overlap: redrawn apart they would count
+    a recording as a new one each time, and intervals would be too narrow.
     """
-    keys = {tuple(sorted(result.scores()[0])) for cell in own for result in cell.results}
+    groups: Groups = {}
+    keys: set[tuple[str, ...]] = set()
+    for result in (result for cell in own for result in cell.results):
+        ids, known = result.scores()[0], result.groups()
+        keys.add(key := tuple(sorted(ids)))
+        if known is not None:
+            groups.setdefault(key, dict(zip(ids, known, strict=True)))
     sets = {key: frozenset(groups[key].values() if key in groups else key) for key in keys}
     apart: list[frozenset[str]] = []
     for names in sets.values():
         touching = [pool for pool in apart if pool & names]
         apart = [pool for pool in apart if not pool & names] + [names.union(*touching)]
-    return {key: next(pool for pool in apart if pool & names) for key, names in sets.items()}
+    return groups, {key: next(pool for pool in apart if pool & names) for key, names in sets.items()}
 
 
-def _drawn(cell: Cell, groups: Groups, pools: Pools, draws: int, seed: int) -> dict[tuple[str, ...], Floats]:
-    """Scores of the redrawn test sets, mean over seeds; one entry for each set of test clips (fold)."""
-    found: dict[tuple[str, ...], list[Floats]] = {}
+class _Drawn(NamedTuple):
+    """A head on its test sets."""
+
+    scores: dict[tuple[str, ...], Floats]  # of each one redrawn, mean over seeds
+    right: dict[str, float]  # recording -> right answers, mean over seeds; of accuracies alone
+
+
+def _drawn(cell: Cell, groups: Groups, pools: Pools, draws: int, seed: int) -> _Drawn:
+    scores: dict[tuple[str, ...], list[Floats]] = {}
+    right: dict[str, list[float]] = {}
     for result in cell.results:
         ids, logits, targets = result.scores()
         key = tuple(sorted(ids))
         own = [groups[key][clip] for clip in ids] if key in groups else None
-        scores = redrawn(ids, logits, targets, result["metric"], draws, own, seed, pools[key])
-        found.setdefault(key, []).append(scores)
-    return {key: np.mean(values, axis=0) for key, values in found.items()}
-
-
-def _hits(cell: Cell, groups: Groups) -> dict[tuple[str, str], float]:
-    """How many right answers each recording got, over all seeds, by test set; of accuracies alone."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for result in cell.results if cell.metric == "accuracy" else ():
-        ids, logits, targets = result.scores()
-        key = tuple(sorted(ids))
-        right: dict[tuple[str, str], float] = {}
-        for clip, hit in zip(ids, (logits.argmax(axis=1) == targets).tolist(), strict=True):
-            name = key[0], groups[key][clip] if key in groups else clip
-            right[name] = right.get(name, 0.0) + hit
-        for name, count in right.items():
-            found.setdefault(name, []).append(count)
-    return {name: float(np.mean(counts)) for name, counts in found.items()}
-
-
-def _apart(hits: dict[tuple[str, str], float], others: dict[tuple[str, str], float]) -> int:
-    """Of how many recordings the answers of two heads differ."""
-    return len({name for (first, name), own in hits.items() if own != others.get((first, name))})
+        found = redrawn(ids, logits, targets, result["metric"], draws, own, seed, pools[key])
+        scores.setdefault(key, []).append(found)
+        if cell.metric == "accuracy":
+            names, of = np.unique(own or ids, return_inverse=True)
+            counts = np.bincount(of, weights=logits.argmax(axis=1) == targets)
+            for name, count in zip(names.tolist(), counts.tolist(), strict=True):
+                right.setdefault(name, []).append(count)
+    return _Drawn(
+        {key: np.mean(values, axis=0) for key, values in scores.items()},
+        {name: fmean(counts) for name, counts in right.items()},
+    )

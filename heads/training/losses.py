@@ -103,9 +103,8 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 }
 
 
-SINGLE = (
-    "cross-entropy",
-)  # losses of tasks in which a clip has exactly one class; the others take any number
+# Of tasks in which a clip has exactly one class; the other losses take any number.
+SINGLE = ("cross-entropy",)
 
 
 def check_loss(name: str, kind: str) -> None:
