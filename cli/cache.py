@@ -1,23 +1,18 @@
 """``featcache cache``: look at, check, derive, share and remove token caches."""
 
 import json
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from featcache.cli.cache_derive import audit, convert
 from featcache.cli.cache_remote import pull, push
+from featcache.cli.cache_verify import verify
+from featcache.cli.options import AS_JSON, PATH
 from featcache.files import quoted
 
-if TYPE_CHECKING:
-    from featcache.cache.verify import Check
-    from featcache.heads.probing.audit import Audit
-
-PATH = click.Path(path_type=Path)
 _SHOWN = 5  # outlier channels
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
 
 
 @click.group()
@@ -32,8 +27,8 @@ def cache() -> None:
     """  # fmt: skip
 
 
-cache.add_command(push)
-cache.add_command(pull)
+for command in (verify, convert, audit, push, pull):
+    cache.add_command(command)
 
 
 @cache.command("ls")
@@ -100,40 +95,6 @@ def info(path: Path, as_json: bool) -> None:
 
 
 @cache.command()
-@click.argument("path", type=PATH)
-@click.option("--repair", is_flag=True, help="Take damaged shards out, so that extract writes them again.")
-@AS_JSON
-def verify(path: Path, repair: bool, as_json: bool) -> None:
-    """Recompute every checksum of the cache at PATH; exit with 1 where something is damaged or unreadable.
-
-    Every file of the finished shards is compared with its length and checksum in the ledger. What has no
-    checksum is compared with what must be there: zarr.json with the layout and the ledger, runs.jsonl
-    and failed.jsonl with the form of their lines. A manifest in the cache is compared with its checksum.
-
-    \b
-    featcache cache verify caches/mae.zarr
-    featcache cache verify caches/mae.zarr --repair
-    """  # fmt: skip
-    from dataclasses import asdict
-
-    from featcache.cache.verify import check_cache, repair_cache
-
-    check = check_cache(path, progress=True)
-    damaged = [damage for damage in check.damages if not (damage.unreadable or damage.lasting)]
-    removed = repair_cache(path, damaged) if repair and damaged else []
-    if as_json:
-        click.echo(json.dumps({**asdict(check), "removed": removed}))
-    else:
-        for damage in check.damages:
-            where = "" if damage.shard is None else f"shard {damage.shard}: "
-            click.echo(f"{where}{damage.file} {damage.reason}")
-        for line in _verdict(path, check, repair, removed):
-            click.echo(line)
-    if len(damaged) < len(check.damages) or (damaged and not repair):
-        raise click.exceptions.Exit(1)
-
-
-@cache.command()
 @click.argument("paths", type=PATH, nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rm(paths: tuple[Path, ...], yes: bool) -> None:
@@ -157,40 +118,6 @@ def rm(paths: tuple[Path, ...], yes: bool) -> None:
             click.echo(f"removed the cache in {path}; what is not the cache's stays there: {names}")
         else:
             click.echo(f"removed {path}")
-
-
-@cache.command()
-@click.argument("source", type=PATH)
-@click.argument("target", type=PATH)
-@click.option("--dtype", help="float16, float32, bfloat16, int8 or int4; as in SOURCE unless given.")
-@click.option("--layers", help="all, 12, 1-12 or 6,12; as in SOURCE unless given.")
-@click.option("--codec", help="zstd or blosc, for an archive copy; not compressed unless given.")
-@click.option("--shard-clips", type=int, help="Clips a shard; about 192 MB unless given.")
-def convert(
-    source: Path,
-    target: Path,
-    dtype: str | None,
-    layers: str | None,
-    codec: str | None,
-    shard_clips: int | None,
-) -> None:
-    """Derive the cache TARGET from SOURCE without the encoder.
-
-    \b
-    featcache cache convert caches/mae.zarr caches/mae-int8.zarr --dtype int8
-    featcache cache convert caches/mae.zarr caches/mae-last.zarr --layers 12
-    """  # fmt: skip
-    from featcache.cache import TokenCache
-    from featcache.cache.convert import convert_cache
-    from featcache.extraction.layers import parse_layers
-
-    kept = None
-    if layers not in (None, "all"):
-        kept = parse_layers(layers, max(TokenCache.open(source).layers))
-    done = convert_cache(
-        source, target, dtype=dtype, layers=kept, codec=codec, shard_clips=shard_clips, progress=True
-    )
-    click.echo(f"{target}: {len(done)} clips, {done.dtype}, layers {', '.join(map(str, done.layers))}")
 
 
 @cache.command()
@@ -219,51 +146,6 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@cache.command()
-@click.argument("path", type=PATH)
-@click.option("--manifest", required=True, type=PATH, help="Labels and splits of the cache's clips.")
-@click.option("--dtype", "dtypes", multiple=True, default=("float16", "int8", "int4"), show_default=True)
-@click.option(
-    "--head", "heads", multiple=True, help="Heads to train; linear-mean, mhca and protobin unless given."
-)
-@click.option(
-    "--clips", default=1000, show_default=True, help="At most so many train and so many test clips."
-)
-@click.option("--epochs", default=15, show_default=True)
-@click.option("--seeds", default=3, show_default=True, help="Runs of each head; scores are their means.")
-@AS_JSON
-def audit(path: Path, manifest: Path, heads: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Say what storing the cache at PATH more coarsely would cost: the same heads trained on both.
-
-    PATH is a cache at full precision (float32, or float16). The error is relative to all tokens' length, and
-    per channel to its standard deviation. The interval (95 %) is over test clips drawn with replacement.
-
-    \b
-    featcache cache audit caches/mae.zarr --manifest clips.csv --dtype int8 --dtype int4
-    """  # fmt: skip
-    from dataclasses import asdict
-
-    from featcache.cache import TokenCache
-    from featcache.cache.read.join import join
-    from featcache.heads.data.tasks import questions
-    from featcache.heads.probing.audit import AUDITED, audit_cache
-    from featcache.manifest import load_manifest
-
-    opened, clips = TokenCache.open(path, checked=True), load_manifest(manifest)
-    say = partial(click.echo, err=True)
-    joined = join(opened, clips, say)
-    keys = [opened.keys[row].tobytes() for _, row in joined]
-    (question, *_) = questions(clips, joined, name=clips.path.stem, say=say, keys=keys)
-    if not as_json:
-        click.echo(
-            "| head | dtype | bytes a token | error | error per channel: median, worst | metric | full "
-            "| stored | difference (95 %) |"
-        )
-        click.echo("|---|---|---|---|---|---|---|---|---|")
-    for row in audit_cache(opened, question, options.pop("dtypes"), heads=heads or tuple(AUDITED), **options):
-        click.echo(json.dumps(asdict(row)) if as_json else _audit_row(row))
-
-
 def _channels(channels: dict[str, Any]) -> str:
     loud = channels["outliers"]
     if not loud:
@@ -277,46 +159,9 @@ def _channels(channels: dict[str, Any]) -> str:
     )
 
 
-def _audit_row(row: "Audit") -> str:
-    cells = [row.head, row.dtype, f"{row.bytes_per_token:g}", f"{row.error:.1e}"]
-    cells += [f"{row.channel_error:.1e}, {row.worst_channel_error:.1e}", row.metric]
-    cells += [f"{row.full:.4f}", f"{row.stored:.4f}"]
-    cells += [f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f})"]
-    return f"| {' | '.join(cells)} |"
-
-
 def _percentage(row: dict[str, Any]) -> str:
     expected = row["clips_expected"]
     return f"{100 * row['clips'] / expected:.0f} %" if expected else "unfinished"
-
-
-def _verdict(path: Path, check: "Check", repair: bool, removed: list[int]) -> Iterator[str]:
-    if check.writer:
-        yield f"a writer is at work ({check.writer}): {check.shards} finished shards are checked"
-    unreadable = sum(damage.unreadable for damage in check.damages)
-    if unreadable:
-        yield (
-            f"nothing is taken out of {unreadable} files that cannot be read or hold labels of their own; "
-            "see to the disk or its rights, or run the extract command again, and verify again"
-        )
-    lasting = sum(damage.lasting for damage in check.damages)
-    if lasting:
-        yield f"{lasting} files that every shard needs are damaged; copy the cache again, or remove it"
-    if not check.damages:
-        rest = "" if check.writer else ", and the metadata and records can be read and agree"
-        yield (
-            f"{path}: {check.shards} shards, {check.files} files, {check.num_bytes / 1e9:.3f} GB: "
-            f"every length and checksum is the ledger's{rest}"
-        )
-    elif unreadable + lasting == len(check.damages):
-        return
-    elif not repair:
-        yield f"run 'featcache cache verify {path} --repair', then the extract command again"
-    elif removed:
-        shards = f"shard{'s' if len(removed) > 1 else ''} {', '.join(map(str, removed))}"
-        yield f"took out {shards}; run the extract command again to write what it held"
-    else:
-        yield "mended; there was no shard to take out"
 
 
 def _tree(record: dict[str, Any], indent: str = "  ") -> None:

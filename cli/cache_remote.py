@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featcache.cli.options import Place
+from featcache.cli.options import PATH, Place
 
 if TYPE_CHECKING:
     from featcache.cache.remote.transferred import Transferred
 
-PATH = click.Path(path_type=Path)
 WORKERS = click.option("--workers", type=click.IntRange(1), default=8, show_default=True, help="At a time.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import click
 
+from featcache.cli.options import PATH
+
 
 @click.command(epilog="Exit codes: 0 done, 2 bad input.")
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
+@click.argument("results", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
 @click.option(
     "--out",
     default="comparison",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of tables (md, tex, csv) and pictures (png, svg).",
 )
 @click.option("--reference", help="Set a paper's numbers beside ours, marked as the paper's: unmute.")

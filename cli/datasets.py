@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import AS_JSON
+
 if TYPE_CHECKING:
     from featcache.datasets.spec import DatasetSpec
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+@AS_JSON
 def datasets(name: str | None, as_json: bool) -> None:
     """List the data sets, or show one with its licence, where to get it and what to cite.
 

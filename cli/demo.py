@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import PATH
+
 if TYPE_CHECKING:
     from featcache.heads.report.results import Result
 
@@ -24,7 +26,7 @@ PICTURED_EVENTS = 3
     "--out",
     default="featcache-demo",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to fill.",
 )
 @click.option(

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from featcache.cli.options import AS_JSON, PATH
 from featcache.cli.units import bytes_text
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+@click.argument("folder", type=PATH, default=".")
+@AS_JSON
 def doctor(folder: Path, as_json: bool) -> None:
     """Say what this machine has and how fast it is.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.options import encoder_options
+from featcache.cli.options import AS_JSON, PATH, encoder_options
 
 if TYPE_CHECKING:
     from featcache.encoders import EncoderSpec
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.option(
     "--try",
     "sound",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Run NAME on this file: do its weights work? Classes, if fine-tuned, and token statistics.",
 )
 @click.option("--weights", help="With --try: a path, hf-hub:OWNER/NAME, or a URL.")
 @click.option("--clip-seconds", type=float, help="With --try: clip length [s]; its authors' by default.")
 @encoder_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+@AS_JSON
 def encoders(
     name: str | None,
     sound: Path | None,

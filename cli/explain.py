@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from featcache.cli.options import PATH
 
 
 def _roots(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

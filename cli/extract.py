@@ -7,30 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.advice import advice
-from featcache.cli.options import Gpus, Place, encoder_options, slurm_options
+from featcache.cli.extract_report import announce, finish, report_plan
+from featcache.cli.options import PATH, Gpus, Place, encoder_options, slurm_options
 from featcache.errors import InputError
 
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
-    from featcache.extraction.plan import Plan
     from featcache.extraction.result import Extraction
-    from featcache.extraction.stages import Stages
     from featcache.manifest import Manifest
-
-SHOWN_FAILURES = 3
 
 
 @click.command(
     epilog="Exit codes: 0 done, 1 failed, 2 bad input (clips that could not be decoded count), 130 stopped."
 )
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=PATH)
 @click.option(
     "--out", required=True, type=Place(), help="The token cache to make or to grow; s3:// and the like too."
 )
 @click.option(
     "--scratch",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for shards on their way to an s3:// or the like.",
 )
 @click.option(
@@ -120,7 +116,7 @@ SHOWN_FAILURES = 3
 @click.option(
     "--reuse",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Copy tokens of the same fingerprint from this cache (may be repeated).",
 )
 @click.option("--skip-failed", is_flag=True, help="Leave out clips that are missing or damaged; exit with 0.")
@@ -151,7 +147,7 @@ SHOWN_FAILURES = 3
 )
 @click.option(
     "--profile",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Say where the time went, and write a trace for chrome://tracing to this file.",
 )
 @click.option(
@@ -205,7 +201,7 @@ def extract(
 
         context = click.get_current_context()
         context.params["gpus"] = gpus or "all"
-        _finish(extract_on_gpus(context), as_json, False, skip_failed)
+        finish(extract_on_gpus(context), as_json, False, skip_failed)
         return
     from featcache.extraction.extract import extract as run
     from featcache.manifest import from_folders as read_folders
@@ -222,16 +218,17 @@ def extract(
         click.echo(f"{manifest}: {'; '.join(clips.notes)}", err=True)
     for problem in prepared.problems if prepared else ():
         click.echo(f"not whole: {problem}", err=True)
-    announce = partial(_announce, err=as_json)
-    done = run(clips, skip_failed=skip_failed, progress=True, announce=announce, **options)
+    done = run(
+        clips, skip_failed=skip_failed, progress=True, announce=partial(announce, err=as_json), **options
+    )
     if options["plan_only"]:
-        _report_plan(done, as_json)
+        report_plan(done, as_json)
         return
     if not done.address:
         _keep_events(clips, done, prepared)
     elif prepared:
         click.echo("event times are not copied to another place: 'featcache manifest' writes them", err=True)
-    _finish(done, as_json, bool(options["profile"]), skip_failed)
+    finish(done, as_json, bool(options["profile"]), skip_failed)
 
 
 def _has_gpus_to_share(options: Mapping[str, Any]) -> bool:
@@ -243,13 +240,6 @@ def _has_gpus_to_share(options: Mapping[str, Any]) -> bool:
     for_one = options["device"] != "auto" or options["writer"] or options["plan_only"] or options["profile"]
     launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     return not (for_one or launched) and gpus_here() > 1
-
-
-def _finish(done: "Extraction", as_json: bool, profiled: bool, skip_failed: bool) -> None:
-    """Say what was done, and leave with 2 where clips failed."""
-    _report_json(done) if as_json else _report(done, profiled)
-    if done.failed and not skip_failed:
-        raise click.exceptions.Exit(2)
 
 
 def _prepared(source: str, allow_missing: bool) -> "Prepared | None":
@@ -277,75 +267,3 @@ def _keep_events(clips: "Manifest", done: "Extraction", prepared: "Prepared | No
     if done.manifest.name == WINDOWS:
         events = events_in_windows(events, clips, load_manifest(done.manifest))
     write_events_beside(done.manifest, events)
-
-
-def _announce(plan: "Plan", err: bool) -> None:
-    from featcache.cli.plan import line
-
-    click.echo(line(plan), err=err)
-
-
-def _report_plan(done: "Extraction", as_json: bool) -> None:
-    import json
-    from dataclasses import asdict
-
-    from featcache.cli.plan import lines
-
-    assert done.plan is not None  # it was asked for
-    click.echo(json.dumps(asdict(done.plan)) if as_json else "\n".join(lines(done.plan)))
-
-
-def _report(done: "Extraction", profiled: bool) -> None:
-    rate = done.encoded / done.seconds if done.seconds else 0.0
-    parts = [f"{done.encoded} encoded"]
-    parts += [f"{done.present} already there ({done.canaries} checked again)"] if done.present else []
-    parts += [f"{done.reused} copied"] if done.reused else []
-    parts += [f"{len(done.failed)} failed"] if done.failed else []
-    place = done.address or done.cache
-    click.echo(
-        f"{place}: {done.clips} clips ({', '.join(parts)}), {done.num_bytes / 1e6:.1f} MB, "
-        f"{done.seconds:.1f} s, {rate:.1f} clips/s"
-    )
-    if done.cut:
-        click.echo(
-            f"{done.cut} clips are longer than the encoder takes, by {done.cut_median:.2f} s "
-            f"(median; at most {done.cut_largest:.2f} s): only their beginning was encoded "
-            "(--window splits them, --clip-seconds changes the length)"
-        )
-    if done.lost:
-        shards = ", ".join(map(str, done.lost))
-        click.echo(
-            f"another writer finished shard{'s' if len(done.lost) > 1 else ''} {shards} meanwhile: its "
-            "tokens stay, and those made here were dropped; do two writers have the same number?",
-            err=True,
-        )
-    if not done.complete:
-        click.echo(f"writer {done.writer} is done; other writers' shards are not finished yet")
-    for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
-        click.echo(f"failed: {name}: {reason}", err=True)
-    if done.failed:
-        click.echo(
-            f"all {len(done.failed)} failed clips are listed in {place}/failed.jsonl",
-            err=True,
-        )
-    if done.encoded or done.present or done.reused:
-        click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
-    if done.stages:
-        _report_stages(done.stages, profiled)
-
-
-def _report_stages(stages: "Stages", profiled: bool) -> None:
-    from featcache.cli.plan import WORKERS
-
-    for name, busy, waiting, what in stages.table() if profiled else ():
-        work = f"{busy:8.2f} s at work," if name else " " * 19
-        click.echo(f"{name:<8}{work} {waiting:8.2f} s waiting {what}")
-    share = stages.main[stages.bound] / stages.wall
-    click.echo(f"bounded by {WORKERS[stages.bound]} ({share:.0%} of the time); would help: {advice(stages)}")
-
-
-def _report_json(done: "Extraction") -> None:
-    import json
-    from dataclasses import asdict
-
-    click.echo(json.dumps(asdict(done), default=str))

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import click
 
+from featcache.cli.options import PATH
+
 SHOWN = 10
 
 
 @click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=PATH)
 @click.option("--shots", type=click.IntRange(1), required=True, help="Training clips of each class.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The manifest to write.")
+@click.option("--out", required=True, type=PATH, help="The manifest to write.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draw.")
 @click.option(
     "--max-seconds",

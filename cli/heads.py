@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import AS_JSON
+
 if TYPE_CHECKING:
     from featcache.heads.base import HeadSpec
     from featcache.heads.solved.registry import SolvedSpec
@@ -20,7 +22,7 @@ READS = {
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+@AS_JSON
 def heads(name: str | None, as_json: bool) -> None:
     """List the heads, or show one with its options, formula and source.
 

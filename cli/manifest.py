@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import AS_JSON, PATH
+
 if TYPE_CHECKING:
     from featcache.datasets.prepare import Prepared
     from featcache.manifest import Manifest
@@ -16,8 +18,8 @@ SHOWN = 5
 
 @click.command(epilog="Exit codes: 0 done, 1 --check found something missing or in two splits, 2 bad input.")
 @click.argument("source")
-@click.argument("root", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The manifest to write (CSV).")
+@click.argument("root", required=False, type=PATH)
+@click.option("--out", type=PATH, help="The manifest to write (CSV).")
 @click.option(
     "--split", "splits", multiple=True, type=click.Choice(["train", "valid", "test"]),
     help="Only this split (may be repeated); lists of others need not be there.",
@@ -26,9 +28,7 @@ SHOWN = 5
 @click.option(
     "--check", is_flag=True, help="Read the audio: what is unreadable, there twice, or in two splits."
 )
-@click.option(
-    "--map", "map_file", type=click.Path(path_type=Path), help="CSV label,to: other names for labels."
-)
+@click.option("--map", "map_file", type=PATH, help="CSV label,to: other names for labels.")
 @click.option("--keep", help="Only these labels, with ; between.")
 @click.option("--drop", help="Not these labels, with ; between.")
 @click.option("--min-count", type=click.IntRange(1), default=1, help="No label of fewer clips than this.")
@@ -42,7 +42,7 @@ SHOWN = 5
 )  # fmt: skip
 @click.option("--group", "group_column", help="The column of recordings (site, uploader), if not group.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+@AS_JSON
 def manifest(
     source: str, root: Path | None, out: Path | None, splits: tuple[str, ...], allow_missing: bool,
     check: bool, map_file: Path | None, keep: str | None, drop: str | None, min_count: int,

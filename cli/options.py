@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+PATH = click.Path(path_type=Path)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+
 
 class Place(click.ParamType[str | Path]):
     """A path, or an address such as ``s3://bucket/name``, which a path would mangle."""

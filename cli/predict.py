@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.options import encoder_options
+from featcache.cli.options import PATH, encoder_options
 
 if TYPE_CHECKING:
     from featcache.heads.predicting.decide import Decision, Detection
     from featcache.heads.predicting.predictor import Predictor
     from featcache.heads.predicting.recordings import Scored
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featcache.cli.options import Place
+from featcache.cli.options import PATH, Place
 
 if TYPE_CHECKING:
     from featcache.heads.report.results import Result
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
     "--manifest",
     "manifests",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Labels and splits (may be repeated); the manifest last extracted from by default.",
 )
 @click.option(
     "--head", "heads", multiple=True, required=True, help="NAME or NAME:option=value,... (may be repeated)."
 )
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of results."
-)
+@click.option("--out", default="results", show_default=True, type=PATH, help="Folder of results.")
 @click.option("--search", is_flag=True, help="Search learning rate and weight decay, then train the best.")
 @click.option(
     "--preset",
@@ -91,7 +89,7 @@ if TYPE_CHECKING:
     "--stage",
     "--scratch",
     "stage",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A near disk to bring caches to first; of s3:// and the like featcache's own folder by default.",
 )
 @click.option(

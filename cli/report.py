@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from featcache.cli.options import PATH
 
 
 @click.command(epilog="Exit codes: 0 done, 1 failed, 2 bad input.")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featcache.cli.options import PATH
+
 if TYPE_CHECKING:
     from featcache.heads.campaign.plan import PlannedCell, StudyPlan
     from featcache.heads.campaign.run import StudyOutcome
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     epilog="Exit codes: 0 all cells asked for are done, 1 some are not, 2 bad input, 130 stopped (the same "
     "command goes on)."
 )
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=PATH)
 @click.option("--new", metavar="PRESET", help="Write a FILE to begin with: unmute, plateau, bat or fast.")
 @click.option(
     "--only", multiple=True, metavar="KIND=NAME", help="Only encoder=NAME, or dataset=NAME (may be repeated)."

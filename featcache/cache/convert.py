@@ -51,7 +51,7 @@ def convert_cache(
     layout = _layout(parent, dtype, layers, codec, shard_clips)
     with CacheWriter.create_or_open(target, layout) as writer:
         if parent.dtype == layout.dtype:
-            writer.check_scales(parent)
+            writer.first.check_scales(parent)
         writer.annotate(parent=_provenance(parent), clips_expected=len(parent))
         rows = [row for row, key in enumerate(parent.keys) if key.tobytes() not in writer.done_keys]
         with tqdm(total=len(rows), unit="clip", desc="convert", disable=None if progress else True) as bar:

@@ -122,15 +122,15 @@ class Filler:
         Every writer takes the same clips, whichever shards are its own.
         """
         sounds: list[Tensor] = []
-        for _, sound in self._sounds.of(pending.values() if self._writer.needs_sample else ()):
+        for _, sound in self._sounds.of(pending.values() if self._writer.first.wanted else ()):
             if not isinstance(sound, AudioError):
                 sounds.append(sound.waveform)
-            if len(sounds) == self._writer.needs_sample:
+            if len(sounds) == self._writer.first.wanted:
                 break
         if sounds:
             sample = tokens_of(self._runner, sounds)
             layers = self._runner.layers
-            self._writer.take_sample(
+            self._writer.first.choose(
                 {layer: [clip.tokens[layer][: clip.valid] for clip in sample] for layer in layers}
             )
 

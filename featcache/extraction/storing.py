@@ -58,7 +58,7 @@ class Storing:
             return
         first, self._first = self._first, None
         layers = self._writer.layout.layers
-        self._writer.take_sample(
+        self._writer.first.choose(
             {layer: [_exact(clip, layer)[: clip.valid] for _, clip in first] for layer in layers}
         )
         for item, clip in first:

@@ -43,8 +43,8 @@ def write_share(
     """What extract does as writer ``rank`` of ``count``; the shards that another one finished meanwhile."""
     keys = {clips.key(index): index for index in range(CLIPS)}
     with CacheWriter.create_or_open(path, clips.layout(**changes), alone=count == 1) as writer:
-        if writer.needs_sample:
-            writer.take_sample(
+        if writer.first.wanted:
+            writer.first.choose(
                 {layer: [clips.tokens(i, layer)[: clips.valid(i)] for i in range(4)] for layer in (3, 12)}
             )
         for shard, own in writer.plan(keys).items():

@@ -6,7 +6,8 @@
 - ``plan``: which clips make which shard
 - ``open_shard``: one shard from its first clip to its place in the ledger
 - ``commit``: ending a shard where other writers may be at the same one
-- ``sample``: the first clips, from which scales of channels follow, and what a storage dtype would lose
+- ``first_clips``: the first few, held until the scales of channels follow from them
+- ``sample``: which scales follow from them, and what a storage dtype would lose
 - ``given_clip``: one clip as a caller gives it, checked
 - ``clip_buffer``: one clip in the form that is stored
 - ``plain``: one layer of it, by NumPy and torch

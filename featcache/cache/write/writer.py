@@ -1,20 +1,19 @@
 """Writing a token cache: clip by clip in, whole durable shards out."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
-from featcache.cache.format.channels import sample_clips
 from featcache.cache.format.durable import PARTIAL, writing
 from featcache.cache.format.fingerprint import check_same_tokens
 from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import fold
 from featcache.cache.format.metadata import write_metadata
 from featcache.cache.read.reader import TokenCache
+from featcache.cache.write.first_clips import FirstClips
 from featcache.cache.write.given_clip import GivenClip, check_clip
 from featcache.cache.write.lock import SharedLock, WriterLock
 from featcache.cache.write.plan import ShardPlan
@@ -26,9 +25,7 @@ from featcache.cache.write.recovery import (
     remove_left_overs,
     shard_row_count,
 )
-from featcache.cache.write.sample import check_dtype, publish_scales, stored_scales, write_scale
 from featcache.cache.write.shard_queue import ShardQueue
-from featcache.errors import MismatchError
 from featcache.spans import Spans
 
 
@@ -46,6 +43,7 @@ class CacheWriter:
 
     Attributes:
         layout: of the cache, with the shard size it was created with
+        first: the first clips, from which the scales of channels follow
         elsewhere: numbers of shards that are finished in another place, and none of this writer's
     """
 
@@ -58,10 +56,7 @@ class CacheWriter:
         self._queue = ShardQueue(path, self.layout, self._attributes, finished)
         self._known = len(finished.counts)  # finished shards whose keys are among `done_keys`
         self._write_metadata()
-        self._held: list[GivenClip] | None = [] if self.layout.channels and not finished.counts else None
-        if self.layout.scales_channels and (scales := stored_scales(path, self.layout)):
-            self._queue.scale_channels(scales)
-            self._held = None
+        self.first = FirstClips(path, self.layout, self._queue)
         self.elsewhere: Set[int] = frozenset()
         self._closed = False
 
@@ -152,7 +147,7 @@ class CacheWriter:
         Args:
             failed: clips that were to be in it and could not be decoded: key (hex) -> {"id", "reason"}
         """
-        self._let_go()
+        self.first.let_go()
         self._queue.end_shard(failed)
 
     def cut_shard(self, failed: Mapping[str, dict[str, str]] | None = None) -> None:
@@ -160,7 +155,7 @@ class CacheWriter:
 
         `plan` then plans anew what it was to hold besides.
         """
-        self._let_go()
+        self.first.let_go()
         self._queue.end_shard(failed, if_any=True)
         self._queue.settle()
 
@@ -173,39 +168,6 @@ class CacheWriter:
     def lost(self) -> list[int]:
         """Shards that another writer finished while this one wrote them: the other's count."""
         return self._queue.lost
-
-    @property
-    def needs_sample(self) -> int:
-        """How many clips `take_sample` wants; 0 where the scales of channels are known, or there are none."""
-        return sample_clips(self.layout) if self.layout.scales_channels and self._held is not None else 0
-
-    def take_sample(self, sample: Mapping[int, Sequence[Tensor]]) -> None:
-        """Choose the scales of channels from a few clips, or take those that another writer has chosen.
-
-        Args:
-            sample: layer -> the valid tokens of each clip, (n, D)
-
-        Raises:
-            InputError: the storage dtype would flatten channels.
-        """
-        check_dtype(self.layout, sample)
-        if self.layout.scales_channels:
-            with writing(self.path):
-                publish_scales(self.path, self.layout, sample)
-                self._queue.scale_channels(stored_scales(self.path, self.layout) or {})
-        held, self._held = self._held, None
-        for clip in held or ():
-            self._put(clip)
-
-    def take_scales(self, source: TokenCache) -> None:
-        """Take the scales of channels of another cache, so that its clips can be copied; see `check_same`."""
-        with writing(self.path):
-            for layer in self.layout.layers:
-                scale = source.channel_scale(layer)
-                scale = torch.ones(self.layout.dim) if scale is None else scale
-                write_scale(self.path, self.layout.channel_scale(layer), scale.numpy())
-            self._queue.scale_channels(stored_scales(self.path, self.layout) or {})
-        self._held = None
 
     def annotate(self, **values: Any) -> None:
         """Set attributes of the cache, such as ``parent`` or ``clips_expected`` (for a percentage)."""
@@ -239,16 +201,11 @@ class CacheWriter:
         self._queue.check()
         clip = GivenClip(clip_id, key, tokens, cls, mean, valid)
         check_clip(self.layout, clip)
-        if self._held is None:
-            self._put(clip)
-        else:
-            self._held.append(clip.copy())
-            if len(self._held) == sample_clips(self.layout):
-                self._let_go()
+        self.first.add(clip)
 
     def add_stored(self, clip_id: str, key: bytes, source: TokenCache, row: int) -> None:
         """Take a clip as another cache stores it, bit for bit; see `check_same`."""
-        self._let_go()
+        self.first.let_go()
         tokens = {layer: source.tokens([row], layer)[0] for layer in self.layout.layers}
         with self._queue.next_buffer() as buffer:
             buffer.put_stored(clip_id, key, source.stored(row), tokens)
@@ -260,27 +217,7 @@ class CacheWriter:
             MismatchError: it holds other tokens, or the same in another storage dtype.
         """
         check_same_tokens(source.path, source.layout, self.layout)
-        self.check_scales(source)
-
-    def check_scales(self, source: TokenCache) -> None:
-        """Make sure that int8 and int4 tokens of another cache mean the same here.
-
-        Raises:
-            MismatchError: the scales of channels differ.
-        """
-        if self.layout.scales_channels and self._held is not None:
-            self.take_scales(source)
-        elif self.layout.store.scaled and not self._has_scales_of(source):
-            raise MismatchError(
-                f"{source.path} and {self.path} scale channels of {self.layout.dtype} tokens differently, "
-                "so clips cannot be copied as they are stored; extract them anew, or to another path"
-            )
-
-    def _has_scales_of(self, source: TokenCache) -> bool:
-        ones = torch.ones(self.layout.dim)
-        own = stored_scales(self.path, self.layout) if self.layout.scales_channels else None
-        pairs = [((own or {}).get(layer), source.channel_scale(layer)) for layer in self.layout.layers]
-        return all(torch.equal(*(ones if scale is None else scale for scale in pair)) for pair in pairs)
+        self.first.check_scales(source)
 
     @property
     def done_keys(self) -> set[bytes]:
@@ -331,18 +268,6 @@ class CacheWriter:
             self.close()
         else:
             self.abort()
-
-    def _let_go(self) -> None:
-        """Store the clips that were held, now that there are enough of them, or all that there are."""
-        if self._held:
-            layers = self.layout.layers
-            self.take_sample(
-                {layer: [clip.tokens[layer][: clip.valid] for clip in self._held] for layer in layers}
-            )
-
-    def _put(self, clip: GivenClip) -> None:
-        with self._queue.next_buffer() as buffer:
-            buffer.put(clip)
 
     def _write_metadata(self) -> None:
         rows = shard_row_count(self._queue.finished.counts, self.layout.shard_rows)
