@@ -11,7 +11,6 @@
 - ``submit``: an extraction as jobs of a cluster
 - ``ranks``: an extraction as one process for each GPU of this machine
 - ``options``: options that several commands share
-- ``units``: numbers with their units
 - ``live``: the table of trials while they train
 - ``signals``: Ctrl-C and SIGTERM, once and twice
 """

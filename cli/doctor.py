@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from featcache.cli.options import AS_JSON, PATH
-from featcache.cli.units import bytes_text
+from featcache.units import bytes_text
 
 
 @click.command()

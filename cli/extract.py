@@ -196,7 +196,10 @@ def extract(
         return
     if partition or slurm_options:
         raise InputError("--partition and --slurm are for jobs; give --launcher slurm")
-    if gpus or _has_gpus_to_share(options):
+    shared = gpus or _has_gpus_to_share(options)
+    if shared and options["plan_only"]:
+        options |= _as_one_of_several(gpus or "all", options)
+    elif shared:
         from featcache.cli.ranks import extract_on_gpus
 
         context = click.get_current_context()
@@ -237,9 +240,18 @@ def _has_gpus_to_share(options: Mapping[str, Any]) -> bool:
 
     from featcache.cli.ranks import gpus_here
 
-    for_one = options["device"] != "auto" or options["writer"] or options["plan_only"] or options["profile"]
+    for_one = options["device"] != "auto" or options["writer"] or options["profile"]
     launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     return not (for_one or launched) and gpus_here() > 1
+
+
+def _as_one_of_several(gpus: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a plan for so many GPUs: that of the first process."""
+    from featcache.cli.ranks import gpus_wanted
+    from featcache.extraction.sounds import decoding_threads
+
+    count = gpus_wanted(gpus)
+    return {"writer": f"0/{count}", "workers": options["workers"] or decoding_threads(count)}
 
 
 def _prepared(source: str, allow_missing: bool) -> "Prepared | None":

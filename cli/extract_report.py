@@ -1,6 +1,7 @@
 """What ``featcache extract`` says: its plan, what it did, and where the time went."""
 
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ SHOWN_FAILURES = 3
 
 
 def finish(done: "Extraction", as_json: bool, profiled: bool, skip_failed: bool) -> None:
-    """Say what was done, and leave with 2 where clips failed."""
+    """Say what was done, and leave with 2 where clips failed.
+
+    Of torchrun's processes only one that sees all done does so: torchrun ends the others at such a code.
+    """
     _report_json(done) if as_json else _report(done, profiled)
-    if done.failed and not skip_failed:
+    if done.failed and not skip_failed and (done.complete or "TORCHELASTIC_RUN_ID" not in os.environ):
         raise click.exceptions.Exit(2)
 
 
@@ -62,17 +66,22 @@ def _report(done: "Extraction", profiled: bool) -> None:
         )
     if not done.complete:
         click.echo(f"writer {done.writer} is done; other writers' shards are not finished yet")
-    for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
-        click.echo(f"failed: {name}: {reason}", err=True)
     if done.failed:
-        click.echo(
-            f"all {len(done.failed)} failed clips are listed in {place}/failed.jsonl",
-            err=True,
-        )
+        _report_failed(done)
     if done.encoded or done.present or done.reused:
         click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
     if done.stages:
         _report_stages(done.stages, profiled)
+
+
+def _report_failed(done: "Extraction") -> None:
+    if not done.complete:
+        click.echo(f"{len(done.failed)} clips failed so far; the last writer lists them", err=True)
+        return
+    for name, reason in list(done.failed.items())[:SHOWN_FAILURES]:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    place = done.address or done.cache
+    click.echo(f"all {len(done.failed)} failed clips are listed in {place}/failed.jsonl", err=True)
 
 
 def _report_stages(stages: "Stages", profiled: bool) -> None:

@@ -1,8 +1,8 @@
 """What an extraction will cost, in words: one line at its start, or all of it for ``--plan``."""
 
-from featcache.cli.units import bytes_text
 from featcache.extraction.plan import Plan
 from featcache.extraction.rates import Rates
+from featcache.units import bytes_text
 
 RUN_EPOCHS = 30  # of the presets that count epochs, and the most of `plateau` where epochs are long
 WORKERS = {"decode": "decoding", "encode": "the encoder", "store": "storing on the host", "write": "the disk"}

@@ -33,23 +33,25 @@ def extract_on_gpus(context: click.Context) -> "Extraction":
         FeatcacheError: a process failed; the others went on.
         Interrupted: Ctrl-C; what is encoded is kept.
     """
-    from featcache.cores import cores
-
     given = context.params
-    for name, said in (("writer", "--writer"), ("plan_only", "--plan"), ("profile", "--profile")):
+    for name, said in (("writer", "--writer"), ("profile", "--profile")):
         if given[name]:
             raise InputError(f"--gpus starts several processes, and {said} is for one; leave one of them out")
     if given["device"] != "auto":
         raise InputError("--gpus gives each process a GPU; leave --device out")
-    count = _count(given["gpus"])
+    count = gpus_wanted(given["gpus"])
     words = [*again(context, _OWN), "--json"]
     words += [] if given["takeover"] else ["--takeover"]  # they start together, so none waits for its turn
-    words += [] if given["workers"] else ["--workers", str(max(1, cores() // count))]
     out = str(given["out"])
     return together(run(words, count, None if "://" in out else Path(out)))
 
 
-def _count(gpus: str) -> int:
+def gpus_wanted(gpus: str) -> int:
+    """How many: a number, or all.
+
+    Raises:
+        InputError: there are not so many.
+    """
     here = gpus_here()
     wanted = here if gpus == "all" else int(gpus)
     if not 0 < wanted <= here:
@@ -74,7 +76,7 @@ class Rank:
     """
 
     def __init__(self, words: Sequence[str], rank: int, count: int, said: _Lines) -> None:
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         # In a session of its own: Ctrl-C reaches it through this process, once.
         self.process = Popen(
             [sys.executable, "-m", "featcache.cli", *words], stdout=PIPE, stderr=PIPE,

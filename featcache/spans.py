@@ -1,6 +1,7 @@
 """Where the time of a run goes: seconds by stage, and a trace that Chrome and Perfetto show."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -8,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+_log = logging.getLogger(__name__)
 MOST_EVENTS = 200_000  # of a trace: 40 MB; later ones are counted and not kept
 
 
@@ -38,6 +40,7 @@ class Spans:
         self.seconds: dict[str, float] = defaultdict(float)
         self.events: list[dict[str, Any]] = []
         self._keep, self._lock, self._began = keep, threading.Lock(), time.perf_counter()
+        self._left_out = 0
 
     def span(self, name: str) -> "Span":
         """Count the block's time under a name."""
@@ -47,7 +50,11 @@ class Spans:
         """Count a time of the performance counter [s]."""
         with self._lock:
             self.seconds[name] += ended - began
-            if self._keep and len(self.events) < MOST_EVENTS:
+            if not self._keep:
+                return
+            if len(self.events) >= MOST_EVENTS:
+                self._left_out += 1
+            else:
                 self.events.append(
                     {"name": name, "ph": "X", "pid": os.getpid(), "tid": threading.current_thread().name,
                      "ts": round((began - self._began) * 1e6, 1), "dur": round((ended - began) * 1e6, 1)}
@@ -60,3 +67,8 @@ class Spans:
             https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
         """
         path.write_text(json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}), encoding="utf-8")
+        if self._left_out:
+            _log.warning(
+                "%s has the first %s events; %s later ones are in the seconds alone",
+                path, f"{MOST_EVENTS:,}", f"{self._left_out:,}",
+            )  # fmt: skip

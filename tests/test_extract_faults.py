@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from featcache import spans
 from featcache.audio import decode_process
 from featcache.audio.decode_ahead import decode_ahead
 from featcache.audio.load import load_clip
@@ -41,6 +42,8 @@ DECODER = """
         if name == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
         once = clip.path.with_suffix(".tried")
+        if name == "raises":
+            raise MemoryError("no room for 8 exabytes")
         if name == "dies_once" and not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -76,15 +79,18 @@ def test_a_file_that_hangs_or_kills_its_decoder_is_named_and_all_others_are_stor
 ) -> None:
     manifest = make_manifest(5)
     extract(manifest, out=tmp_path / "whole.zarr", **SETTINGS)
-    for seed, name in enumerate(("hangs", "dies", "dies_once"), start=20):
+    for seed, name in enumerate(("hangs", "dies", "dies_once", "raises"), start=20):
         make_audio(f"audio/{name}.wav", seed=seed)
     head, *rows = manifest.read_text().splitlines()
-    dies, once, hangs = (f"audio/{name}.wav,hum,train" for name in ("dies", "dies_once", "hangs"))
-    manifest.write_text("\n".join([head, *rows[:2], dies, once, *rows[2:], hangs]) + "\n")
+    names = ("dies", "dies_once", "hangs", "raises")
+    dies, once, hangs, raises = (f"audio/{name}.wav,hum,train" for name in names)
+    manifest.write_text("\n".join([head, raises, *rows[:2], dies, once, *rows[2:], hangs]) + "\n")
     out = tmp_path / "c.zarr"
     result = run("extract", manifest, "--out", out, *LOGMEL, "--decode-timeout", 2, "--workers", 1)
     assert result.exit_code == 2, result.output
-    assert "6 encoded, 2 failed" in result.stdout
+    assert "6 encoded, 3 failed" in result.stdout
+    told = "audio/raises.wav: the decoder failed (MemoryError: no room for 8 exabytes)"
+    assert (told in result.stderr, "Traceback" in result.stderr) == (True, False)
     assert "audio/hangs.wav: decoding took longer than 2 s" in result.stderr
     assert "audio/dies.wav: decoding ended its process twice (exit code -11)" in result.stderr
     found = stored(out)
@@ -191,6 +197,48 @@ def test_the_last_line_says_what_bounded_the_run_and_a_profile_where_its_time_we
     assert {event["tid"] for event in decode} == {"decode_0"}
     again = run(*command)
     assert "bounded by" not in again.stdout  # nothing was encoded
+
+
+def test_an_exception_of_a_decoder_counts_against_its_clip_alone(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featcache.audio import mixup
+
+    def load(path: Path, **settings: Any) -> Any:
+        if path.name == "2.wav":
+            raise RuntimeError("inflate: invalid distance too far back")
+        return load_clip(path, **settings)
+
+    monkeypatch.setattr(mixup, "load_clip", load)
+    result = run("extract", make_manifest(5), "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert (result.exit_code, "4 encoded, 1 failed" in result.stdout) == (2, True), result.output
+    assert "2.wav: the decoder failed (RuntimeError: inflate: invalid distance too far back)" in result.stderr
+
+
+def test_copies_of_a_clip_that_fails_count_as_failed_and_name_it(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = make_manifest(6)
+    for number in (2, 4, 5):
+        (tmp_path / f"audio/{number}.wav").write_bytes(b"no audio")
+    result = run("extract", manifest, "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert "6 clips (3 encoded, 3 failed)" in result.stdout
+    lines = (tmp_path / "c.zarr/failed.jsonl").read_text().splitlines()
+    listed = {own["id"]: own["reason"] for own in map(json.loads, lines)}
+    assert listed["audio/4.wav"] == f"holds the same as audio/2.wav: {listed['audio/2.wav']}"
+    again = run("extract", manifest, "--out", tmp_path / "c.zarr", *LOGMEL)
+    assert "6 clips (0 encoded, 3 already there (3 checked again), 3 failed)" in again.stdout
+
+
+def test_a_trace_that_is_full_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spans, "MOST_EVENTS", 3)
+    own = spans.Spans(keep=True)
+    for _ in range(5):
+        own.add("encode", 0.0, 1.0)
+    own.write(tmp_path / "trace.json")
+    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 3
+    assert own.seconds["encode"] == 5.0
+    assert "has the first 3 events; 2 later ones are in the seconds alone" in caplog.text
 
 
 def stages(**seconds: float) -> Stages:

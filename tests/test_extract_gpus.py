@@ -1,6 +1,7 @@
 """One process for each GPU: the cache of one process, one bar, one summary."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class InProcess:
         if env["RANK"] in self.killed:
             self.code, output, errors = -9, "", ""
         else:
-            names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+            names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
             done = CliRunner(env={name: env[name] for name in names}).invoke(featcache, command[3:])
             self.code, output, errors = done.exit_code, done.stdout, done.stderr
         self.stdout, self.stderr = io.StringIO(output), io.StringIO(errors)
@@ -85,7 +86,7 @@ def test_processes_fill_the_cache_that_one_would_and_say_so_once(
         assert result.stderr.count("plan: 14 clips to encode") == 1
     assert by_file(out) == by_file(tmp_path / "whole.zarr")
     first = InProcess.commands[0]
-    assert first.count("--takeover") == first.count("--json") == first.count("--workers") == 1
+    assert first.count("--takeover") == first.count("--json") == 1
     assert "--gpus" not in first
 
 
@@ -94,7 +95,6 @@ def test_what_one_process_alone_can_do_is_refused(make_manifest: Make, tmp_path:
     for bad, said in (
         ([3], "this machine has 2 GPUs for torch"),
         (["all", "--writer", "0/2"], "--writer is for one"),
-        (["all", "--plan"], "--plan is for one"),
         (["all", "--device", "cuda:1"], "leave --device out"),
         (["none"], "neither a number of GPUs nor all"),
         (
@@ -105,6 +105,14 @@ def test_what_one_process_alone_can_do_is_refused(make_manifest: Make, tmp_path:
         result = run(*given, *bad)
         assert (result.exit_code, result.stderr.count(said)) == (2, 1), result.output
     assert not (tmp_path / "c.zarr").exists()
+
+
+def test_a_plan_is_for_all_gpus_that_the_run_would_take(make_manifest: Make, tmp_path: Path) -> None:
+    words = ["extract", make_manifest(4), "--out", tmp_path / "c.zarr", *LOGMEL, "--plan", "--json"]
+    by_itself, asked = (json.loads(run(*words, *more).stdout) for more in ([], ["--gpus", "2"]))
+    one = json.loads(run(*words, "--device", "cpu").stdout)
+    assert (by_itself["writers"], asked["writers"], one["writers"]) == (2, 2, 1)
+    assert not InProcess.commands
 
 
 def test_a_machine_without_gpus_says_so(

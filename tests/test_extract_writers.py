@@ -215,6 +215,11 @@ def test_a_writer_that_is_none_is_one_line(
         ({}, None, Share()),
         ({}, "3/8", Share(rank=3, count=8)),
         ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, None, Share(rank=5, count=8, local=1)),
+        (
+            {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"},
+            None,
+            Share(rank=5, count=8, local=1, beside=4),
+        ),
         ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, None, Share()),
         (
             {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"},
@@ -229,6 +234,15 @@ def test_a_writer_that_is_none_is_one_line(
             "slurm",
             Share(rank=3, count=5),
         ),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "3",
+                "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_LOCALID": "1",
+            },
+            "slurm",
+            Share(rank=5, count=6, local=1),
+        ),
     ],
 )  # fmt: skip
 def test_shares_follow_from_what_launchers_say(
@@ -239,6 +253,38 @@ def test_shares_follow_from_what_launchers_say(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert share_of(writer) == share
+
+
+@pytest.mark.parametrize(
+    ("variables", "writer", "message"),
+    [
+        ({"RANK": "5", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, None, "process 5 of 4, counted from 0"),
+        ({"RANK": "0", "WORLD_SIZE": "0", "LOCAL_RANK": "0"}, None, "process 0 of 0"),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7",
+                "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_STEP": "1",
+            },
+            "slurm",
+            "an array of 3 tasks from 0 to 7 leaves numbers out",
+        ),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_ARRAY_TASK_STEP": "0",
+            },
+            "slurm",
+            "leaves numbers out",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_that_would_leave_shards_to_nobody_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], writer: str | None, message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        share_of(writer)
 
 
 def test_a_launchers_variable_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -277,3 +278,26 @@ def test_a_second_signal_stops_at_once_with_one_line(second: signal.Signals) -> 
         ]
     )
     assert process.returncode == 130
+
+
+def test_a_signal_waits_until_a_module_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(0.5)\n")
+    script = """
+        import time
+        from featcache.cli.signals import install
+        install()
+        try:
+            import slow_module
+            print("loaded", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("stopped", flush=True)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "loaded\nstopped\n"
+    assert process.returncode == 0

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from featcache.cli.plan import line, lines
 from featcache.errors import InputError
 from featcache.extraction import extract as extraction
 from featcache.extraction.extract import extract
-from featcache.extraction.plan import Plan, plan_sizes, with_rates
+from featcache.extraction.plan import plan_sizes, with_rates
 from featcache.extraction.rates import Rates
 
 Make = Callable[..., Path]
@@ -88,7 +89,8 @@ def test_a_plan_of_a_compiled_encoder_measures_full_batches_of_it(
     monkeypatch.setattr(torch, "compile", compiled)
     words = ["extract", make_manifest(20), "--out", tmp_path / "c.zarr", "--plan", "--compile", *LOGMEL]
     result = run(*words, "--batch-size", 40)
-    assert sizes == [40, 40]  # once to compile it, once to measure it: 16 clips again and again
+    # Once to compile it, once with one clip, once to measure it: 16 clips again and again.
+    assert sizes == [40, 40, 40]
     assert (
         "on 16 clips (compiled: full batches; compiling took 2 s, once, which is left out)" in result.stdout
     )
@@ -97,6 +99,28 @@ def test_a_plan_of_a_compiled_encoder_measures_full_batches_of_it(
     assert float(found[1].replace(",", "")) > 40  # with the first call it would be 25 at most
     assert not (tmp_path / "c.zarr").exists()
     assert "compil" not in run(*(word for word in words if word != "--compile")).stdout
+
+
+def test_what_happens_once_is_in_no_rate(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting the processes that decode, and compiling what stores a clip."""
+    from featcache.audio.decode_process import DecodeProcesses
+    from featcache.audio.mixup import decode_clip
+    from featcache.extraction import rates
+
+    written, slow = rates._written, [4.0]
+
+    def compiling(*given: Any) -> int:
+        time.sleep(slow.pop() if slow else 0.0)
+        return written(*given)
+
+    monkeypatch.setattr(rates, "_written", compiling)
+    monkeypatch.setattr(DecodeProcesses, "start", lambda self: time.sleep(slow[0]))
+    monkeypatch.setattr(DecodeProcesses, "decode", lambda self, *given, **own: decode_clip(*given, **own))
+    words = ["extract", make_manifest(16), "--out", tmp_path / "c.zarr", "--plan", "--json", *LOGMEL]
+    found = json.loads(run(*words, "--decode-timeout", 9).stdout)["rates"]
+    assert found["decode"] > 16 / 4.0 < found["write"]  # counted, it would be less
 
 
 def test_every_run_says_its_plan_in_a_line(
@@ -130,13 +154,13 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     for more in ([], ["--plan"]):
         result = run("extract", manifest, "--out", out, *LOGMEL, *more)
         assert result.exit_code == 2
-        assert "20 clips take 0.0 GB as float16" in result.stderr
+        assert "20 clips take 676.2 kB as float16" in result.stderr
         assert "store it as int8, make room, or choose another place (--out, --store-dtype)" in result.stderr
         assert len(result.stderr.splitlines()) == 1
         assert not out.exists()
     extract(manifest, out=out, store_dtype="int8", **SETTINGS)
     monkeypatch.setattr(plan, "free_bytes", lambda path: 0)
-    with pytest.raises(InputError, match="GB free; make room"):
+    with pytest.raises(InputError, match=r"0\.0 kB free; make room"):
         extract(manifest, out=tmp_path / "d.zarr", **SETTINGS)
     extract(manifest, out=tmp_path / "e.zarr", codec="zstd", **SETTINGS)  # its size is not known before
 
@@ -146,8 +170,13 @@ def test_several_writers_are_not_refused_for_what_they_have_half_written(
 ) -> None:
     one = plan_sizes(tmp_path, layout, 10**9, 0)
     assert not one.fits
-    whole = plan_sizes(tmp_path, layout, 1000, 0, writers=4)
-    assert Plan(**{**vars(whole), "free": whole.num_bytes - 1}).fits
+    short = layout.clip_bytes * 1000 - 100_000
+    assert not replace(plan_sizes(tmp_path, layout, 1000, 0, writers=4), free=short).fits
+    half = tmp_path / layout.tokens(12).chunk_file(3)
+    half.parent.mkdir(parents=True)
+    half.with_name(f"{half.name}.vm-12-0123abcd.partial").write_bytes(bytes(120_000))
+    assert replace(plan_sizes(tmp_path, layout, 1000, 0, writers=4), free=short).fits
+    assert not replace(plan_sizes(tmp_path, layout, 1000, 0), free=short).fits
 
 
 def test_bytes_are_those_of_each_dtype_and_layer(layout: CacheLayout, tmp_path: Path) -> None:

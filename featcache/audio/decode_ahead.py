@@ -17,7 +17,7 @@ import torch
 
 from featcache.audio.decode_process import DecodeProcesses
 from featcache.audio.load import Decoded
-from featcache.audio.mixup import decode_clip
+from featcache.audio.mixup import decode_clip, told
 from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
@@ -58,10 +58,13 @@ def decode_ahead(
 
     def decode(clip: Clip) -> Decoded | AudioError:
         try:
+            if processes is not None:
+                processes.start()  # which takes seconds, once
             with spans.span("decode"):
                 if processes is not None:
                     return processes.decode(clip, partners, **settings)
-                return decode_clip(clip, partners, recordings=recordings, **settings)
+                with told(clip):
+                    return decode_clip(clip, partners, recordings=recordings, **settings)
         except AudioError as error:
             return error
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 
 from featcache.audio.load import Decoded
-from featcache.audio.mixup import decode_clip
+from featcache.audio.mixup import decode_clip, told
 from featcache.audio.recording import OpenRecordings
 from featcache.errors import AudioError
 from featcache.manifest import Clip
 from featcache.manifest.files import printable
 
 START_SECONDS = 120.0  # that a process may take until it is ready
+ENDING_SECONDS = 1.0  # in which one whose pipe is closed ends by itself, with an exit code of its own
 _MAIN = "from featcache.audio.decode_process import serve; serve({})"
 
 Decode = Callable[..., Decoded]
@@ -43,6 +45,11 @@ class DecodeProcesses:
         self._local = threading.local()
         self._all: list[_Child] = []
         self._closed = False
+
+    def start(self) -> None:
+        """Have the process of this thread ready."""
+        with suppress(EOFError, OSError, TimeoutError):  # whatever is wrong with it, a clip will say
+            self._own_child().ready()
 
     def decode(self, clip: Clip, partners: Mapping[str, Clip], **settings: Any) -> Decoded:
         """A clip's waveform, as ``decode_clip`` gives it.
@@ -65,7 +72,7 @@ class DecodeProcesses:
                     "remove it, or allow more"
                 ) from None
             except (EOFError, OSError):
-                code = child.stop()
+                code = child.stop(patience=ENDING_SECONDS)
                 if self._closed:
                     break
         raise AudioError(
@@ -103,11 +110,14 @@ class _Child:
         self._ours.send(decode)
         self._ready = False
 
-    def ask(self, asked: Any, timeout: float) -> Decoded:
+    def ready(self) -> None:
         if not self._ready:
             self._wait(START_SECONDS)
             self._ours.recv()
             self._ready = True
+
+    def ask(self, asked: Any, timeout: float) -> Decoded:
+        self.ready()
         self._ours.send(asked)
         self._wait(timeout)
         answer, cut = self._ours.recv()
@@ -117,8 +127,11 @@ class _Child:
         self._ours.recv_bytes_into(samples.numpy().data.cast("B"))
         return Decoded(samples, cut)
 
-    def stop(self) -> int:
+    def stop(self, patience: float = 0.0) -> int:
+        """Its exit code; that of its own where it ends by itself within so many seconds."""
         self.stopped = True
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
         self._process.kill()
         code = self._process.wait()
         self._ours.close()
@@ -142,7 +155,8 @@ def serve(descriptor: int) -> None:
         except EOFError:
             return
         try:
-            found = decode(clip, partners, recordings=recordings, **settings)
+            with told(clip):
+                found = decode(clip, partners, recordings=recordings, **settings)
         except AudioError as error:
             parent.send((str(error), 0.0))
         else:

@@ -1,14 +1,16 @@
 """Clips laid over a clip, at a set level: what an augmented variant sounds like."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from featcache.audio.load import Decoded, load_clip
 from featcache.audio.recording import OpenRecordings
-from featcache.errors import AudioError
+from featcache.errors import AudioError, FeatcacheError
 from featcache.manifest import Clip
+from featcache.manifest.files import printable
 from featcache.manifest.variant import MixedIn
 
 SMALLEST = 1e-8  # added to a level that is divided by: silence stays silence
@@ -69,6 +71,22 @@ def decode_clip(
     for source in clip.variant.sources if clip.variant else ():
         waveform = lay_over(waveform, _source(source, partners, load), source.shift, source.snr_db)
     return Decoded(waveform, decoded.cut_seconds)
+
+
+@contextmanager
+def told(clip: Clip) -> Iterator[None]:
+    """Let what a decoder raises, of whatever kind, count against this clip alone.
+
+    Raises:
+        AudioError: instead.
+    """
+    try:
+        yield
+    except FeatcacheError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise AudioError(f"{printable(clip.path)}: the decoder failed ({what})") from error
 
 
 def _source(source: MixedIn, partners: Mapping[str, Clip], load: Callable[[Clip], Decoded]) -> Tensor:

@@ -53,7 +53,8 @@ class Audios:
         for key, clip in self.clips.items():
             if key not in stored and (clip.id in tried or key.hex() in noted):
                 reason = tried.get(clip.id) or noted[key.hex()]["reason"]
-                failed |= dict.fromkeys(self._ids[key], reason)
+                failed |= dict.fromkeys(self._ids[key], f"holds the same as {clip.id}: {reason}")
+                failed[clip.id] = reason
                 self.reached([clip])
         return failed
 

@@ -134,6 +134,7 @@ class Batcher(Generic[T]):
             if self._runner.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._fitting = len(part) // 2
+            self._runner.compiled = None  # it would fill the halves up
             _log.warning("out of memory on %s: batches of %s now", self._runner.device, self._fitting)
 
     def _tried(self, work: Callable[[list[S]], R], part: list[S]) -> R | None:

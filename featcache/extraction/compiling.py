@@ -12,10 +12,10 @@ from featcache.errors import InputError
 
 
 class CompiledForward:
-    """A forward pass for full batches of clips of full length.
+    """A forward pass for batches of clips of full length.
 
-    Every further shape would be compiled anew, for half a minute each. So batches that are over half full are
-    filled up, and others, and shorter clips, are none of its business.
+    Every further shape would be compiled anew, for half a minute each, and give other last bits. So batches
+    that are not full are filled up, and shorter clips are none of its business.
 
     Args:
         forward: features (B, ...) to tokens
@@ -29,7 +29,7 @@ class CompiledForward:
     def takes(self, features: Tensor) -> bool:
         """Whether it is for these."""
         full, *rest = self._shape
-        return list(features.shape[1:]) == rest and full < 2 * len(features) <= 2 * full
+        return list(features.shape[1:]) == rest and len(features) <= full
 
     def __call__(self, features: Tensor) -> Encoded:
         """Features (B, ...) that it takes to the tokens of these clips."""

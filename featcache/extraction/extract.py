@@ -137,7 +137,10 @@ def extract(
         },
     )  # fmt: skip
     share = replace(share_of(writer), takeover=takeover)
-    upload = Upload.to(str(out), scratch or home() / "scratch") if is_url(out) else None
+    workers = workers or decoding_threads(share.beside)
+    upload = None
+    if is_url(out):
+        upload = Upload.to(str(out), scratch or home() / "scratch", alone=share.count == 1)
     cache = upload.path if upload else Path(out)
     check_target(cache)
     writable(cache)
@@ -178,7 +181,7 @@ def extract(
         if plan_only or (share.rank == 0 and len(todo) >= MEASURED_FROM):
             rates = measure(
                 todo, {clip.id: clip for clip in clips}, runner, layout, beside=cache,
-                workers=decoding_threads(workers), accept_truncated=accept_truncated, timeout=decode_timeout,
+                workers=workers, accept_truncated=accept_truncated, timeout=decode_timeout,
                 together=batch_size if compiled else 1,
             )  # fmt: skip
             plan = with_rates(plan, rates, shared=place.type == "cpu") if rates else plan
@@ -203,7 +206,8 @@ def extract(
         store.annotate(column_seconds=column_seconds(model))
         filler = Filler(
             store, runner, result, batch_size=batch_size, workers=workers, share=share,
-            accept_truncated=accept_truncated, timeout=decode_timeout, spans=spans, progress=progress,
+            accept_truncated=accept_truncated, timeout=decode_timeout, spans=spans,
+            progress=progress and not share.local,  # one bar a machine
         )  # fmt: skip
         if upload:
             store.elsewhere = upload.shards
@@ -218,8 +222,8 @@ def extract(
         store.close(complete=result.complete or share.count == 1)
     if result.encoded:
         result.stages = Stages(
-            seconds=dict(spans.seconds), wall=time.perf_counter() - started, cores=cores(),
-            workers=decoding_threads(workers), device=place.type, store_dtype=store_dtype,
+            seconds=dict(spans.seconds), wall=time.perf_counter() - started, cores=cores(share.beside),
+            workers=workers, device=place.type, store_dtype=store_dtype,
             compute_dtype=str(runner.dtype).removeprefix("torch."),
         )  # fmt: skip
     if profile is not None:

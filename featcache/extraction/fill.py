@@ -33,7 +33,7 @@ class Filler:
         result: Extraction,
         *,
         batch_size: int,
-        workers: int | None,
+        workers: int,
         share: Share,
         accept_truncated: bool = False,
         timeout: float | None = None,
@@ -192,6 +192,7 @@ class Filler:
         tried = self._result.failed
         failed = self._audios.failures(self._writer.done_keys, tried, self._writer.failed)
         self._result.failed = failed
+        self._result.present -= len(failed.keys() - {clip.id for clip in self._audios.clips.values()})
         if self._share.count == 1:  # what an interrupted run did not come to keeps its entry
             record_failed(self._result.cache, self._audios.not_waiting(ids), failed)
         elif self._result.complete:

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.cache.format.dtypes import STORE_DTYPES
-from featcache.cache.format.layout import SHARD_BYTES, CacheLayout
+from featcache.cache.format.durable import PARTIAL
+from featcache.cache.format.layout import CacheLayout
 from featcache.cache.format.ledger import Finished
 from featcache.cache.write.recovery import finished_keys, open_layout
 from featcache.errors import InputError
 from featcache.extraction.rates import Rates
 from featcache.machine.disk import free_bytes, nearest_folder
 from featcache.manifest import Clip
+from featcache.units import bytes_text
 
 MEASURED_FROM = 1024  # clips from which every run measures a sample first: then it is 2 % of the work at most
 
@@ -30,6 +33,7 @@ class Plan:
     layer_bytes: dict[str, int]  # storage dtype -> bytes of one layer of these clips
     free: int  # [bytes] where the cache will be
     writers: int  # that share the work
+    under_way: int = 0  # [bytes] of these clips that writers at work have on disk and not yet counted
     compile_seconds: float | None = None  # that compiling the encoder took; once, and in none of what follows
     audio_seconds: float | None = None  # of these clips, as much as is encoded; from the sample's mean
     rates: Rates | None = None
@@ -40,9 +44,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether these clips fit, but for what writers that are at work have on disk and not yet counted."""
-        under_way = 2 * SHARD_BYTES * self.writers if self.writers > 1 else 0
-        return self.num_bytes - under_way <= self.free
+        """Whether these clips fit."""
+        return self.num_bytes - self.under_way <= self.free
 
 
 def pending_clips(
@@ -83,6 +86,7 @@ def plan_sizes(cache: Path, layout: CacheLayout, clips: int, present: int, write
         clips=clips, present=present, layers=len(layout.layers), tokens=clips * layout.num_tokens,
         dtype=layout.dtype, num_bytes=clips * layout.clip_bytes, free=free_bytes(cache), writers=writers,
         layer_bytes={name: clips * _layer_bytes(layout, name) for name in dtypes},
+        under_way=_under_way(cache, layout) if writers > 1 else 0,
     )  # fmt: skip
 
 
@@ -99,8 +103,8 @@ def require_room(plan: Plan, cache: Path, layout: CacheLayout) -> None:
     advice = f"store it as {max(fitting, key=lambda name: fitting[name])}, " if fitting else ""
     layers = "keep fewer layers, " if plan.layers > 1 else ""
     raise InputError(
-        f"{plan.clips:,} clips take {plan.num_bytes / 1e9:,.1f} GB as {layout.dtype}, and "
-        f"{nearest_folder(cache)} has {plan.free / 1e9:,.1f} GB free; {advice}{layers}make room, or choose "
+        f"{plan.clips:,} clips take {bytes_text(plan.num_bytes)} as {layout.dtype}, and "
+        f"{nearest_folder(cache)} has {bytes_text(plan.free)} free; {advice}{layers}make room, or choose "
         "another place",
         options=("out", "store_dtype"),
     )
@@ -127,6 +131,16 @@ def with_rates(plan: Plan, rates: Rates, *, shared: bool) -> Plan:
         epoch_minutes=reading / 60,
         break_even_epochs=math.ceil(each * plan.clips / saved) if saved > 0 else None,
     )
+
+
+def _under_way(cache: Path, layout: CacheLayout) -> int:
+    """[bytes] of shards that fill."""
+    total = 0
+    for layer in layout.layers:
+        for file in (cache / layout.tokens(layer).name).glob(f"*{PARTIAL}"):
+            with suppress(FileNotFoundError):  # it may just have got its name
+                total += 512 * file.stat().st_blocks
+    return total
 
 
 def _layer_bytes(layout: CacheLayout, dtype: str) -> int:

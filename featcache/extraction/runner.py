@@ -33,7 +33,7 @@ class Runner:
         self.layers = tuple(layers)
         self.transfer = transfer_of(device)
         self._weights = {} if self.dtype == torch.float32 else cast_weights(encoder, self.dtype)
-        self._compiled: CompiledForward | None = None
+        self.compiled: CompiledForward | None = None
 
     @torch.inference_mode()
     def features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
@@ -54,8 +54,8 @@ class Runner:
             elif self.device.type == "cuda":
                 # By default cuDNN rounds the inputs of fp32 convolutions (patch embeddings) to TF32.
                 numerics.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            if self._compiled is not None and self._compiled.takes(features):
-                return self._compiled(features)
+            if self.compiled is not None and self.compiled.takes(features):
+                return self.compiled(features)
             return self._forward(features)
 
     @torch.inference_mode()
@@ -76,9 +76,9 @@ class Runner:
         """
         encoder = self.encoder
         (longest,) = self.features([torch.zeros(round(encoder.clip_seconds * encoder.sample_rate))])
-        self._compiled = CompiledForward(self._forward, (batch_size, *longest.shape))
+        self.compiled = CompiledForward(self._forward, (batch_size, *longest.shape))
         began = time.perf_counter()
-        with self._compiled.explained():
+        with self.compiled.explained():
             self.encode(longest.expand(batch_size, *longest.shape).contiguous())
         return time.perf_counter() - began
 

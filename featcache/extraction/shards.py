@@ -48,6 +48,7 @@ class Shards:
         self._writer, self._runner, self._sounds, self._result = writer, runner, sounds, result
         self._storing = Storing(writer, runner.transfer.dtype_for(writer.layout.store))
         self._batch_size, self._spans, self._progress = batch_size, spans, progress
+        self._title = "extract" if result.writer == "0/1" else f"extract, writer {result.writer}"
         self._cut: list[float] = []  # [s] what each encoded clip lost at its end
 
     def write(
@@ -65,7 +66,7 @@ class Shards:
             self._runner, self._batch_size, self._storing, dtype=self._storing.dtype, spans=self._spans
         )
         with tqdm(
-            total=sum(map(len, shards.values())), unit="clip", desc="extract",
+            total=sum(map(len, shards.values())), unit="clip", desc=self._title,
             disable=None if self._progress else True,
         ) as bar:  # fmt: skip
             for shard, keys in shards.items():

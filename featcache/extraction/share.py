@@ -17,6 +17,15 @@ class Share:
     count: int = 1
     takeover: bool = False  # when done, it writes shards of others that nobody has begun
     local: int | None = None  # number on this machine, where the launcher says it: which GPU to take
+    beside: int = 1  # processes of this machine that share the work, itself counted
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise InputError(
+                f"the launcher says that this is process {self.rank} of {self.count}, counted from 0; give "
+                "writer as r/N",
+                options=("writer",),
+            )
 
     @property
     def device(self) -> str:
@@ -35,7 +44,7 @@ def share_of(writer: str | None) -> Share:
         InputError: it is neither, or this is no task of SLURM's.
 
     >>> share_of("1/4")
-    Share(rank=1, count=4, takeover=False, local=None)
+    Share(rank=1, count=4, takeover=False, local=None, beside=1)
     """
     if writer == "slurm":
         return _slurm()
@@ -48,16 +57,16 @@ def share_of(writer: str | None) -> Share:
             )
         return Share(rank=int(found[1]), count=int(found[2]))
     if "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ:
-        return Share(rank=_number("RANK"), count=_number("WORLD_SIZE"), local=_number("LOCAL_RANK"))
+        return Share(
+            rank=_number("RANK"), count=_number("WORLD_SIZE"), local=_number("LOCAL_RANK"),
+            beside=_number("LOCAL_WORLD_SIZE", 1),
+        )  # fmt: skip
     return Share()
 
 
 def _slurm() -> Share:
     if "SLURM_ARRAY_TASK_ID" in os.environ:
-        first = _number("SLURM_ARRAY_TASK_MIN")
-        step = _number("SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in os.environ else 1
-        rank = (_number("SLURM_ARRAY_TASK_ID") - first) // step
-        return Share(rank=rank, count=_number("SLURM_ARRAY_TASK_COUNT"))
+        return _array()
     if "SLURM_PROCID" in os.environ:
         return Share(
             rank=_number("SLURM_PROCID"), count=_number("SLURM_NTASKS"), local=_number("SLURM_LOCALID")
@@ -69,7 +78,27 @@ def _slurm() -> Share:
     )
 
 
-def _number(name: str) -> int:
+def _array() -> Share:
+    """An array's tasks, each of which may be several of srun's."""
+    first, step = _number("SLURM_ARRAY_TASK_MIN"), _number("SLURM_ARRAY_TASK_STEP", 1)
+    count = _number("SLURM_ARRAY_TASK_COUNT")
+    last = _number("SLURM_ARRAY_TASK_MAX", first + (count - 1) * step)
+    if step < 1 or last - first != (count - 1) * step:
+        raise InputError(
+            f"writer slurm: an array of {count} tasks from {first} to {last} leaves numbers out, so shards "
+            "would be nobody's; number them 0-N, or give each task writer as r/N",
+            options=("writer",),
+        )
+    rank, inner = (_number("SLURM_ARRAY_TASK_ID") - first) // step, _number("SLURM_STEP_NUM_TASKS", 1)
+    if inner == 1:
+        return Share(rank=rank, count=count)
+    local = _number("SLURM_LOCALID", 0)
+    return Share(rank=rank * inner + _number("SLURM_PROCID"), count=count * inner, local=local)
+
+
+def _number(name: str, default: int | None = None) -> int:
+    if default is not None and name not in os.environ:
+        return default
     try:
         return int(os.environ[name])
     except (KeyError, ValueError):

@@ -13,9 +13,9 @@ from featcache.spans import Spans
 Sound = Decoded | AudioError  # or the reason why there is none
 
 
-def decoding_threads(workers: int | None) -> int:
-    """Those asked for, else one a core and at most 8."""
-    return workers or min(8, cores())
+def decoding_threads(beside: int = 1) -> int:
+    """One a core, of those that a process has where so many share the machine, and at most 8."""
+    return min(8, cores(beside))
 
 
 class Sounds:
@@ -34,14 +34,14 @@ class Sounds:
         self,
         encoder: Encoder,
         *,
-        workers: int | None,
+        workers: int,
         ahead: int,
         accept_truncated: bool,
         timeout: float | None,
         spans: Spans,
     ) -> None:
         self.partners: Mapping[str, Clip] = {}
-        self._encoder, self._workers, self._ahead = encoder, decoding_threads(workers), ahead
+        self._encoder, self._workers, self._ahead = encoder, workers, ahead
         self._accept_truncated, self._timeout, self._spans = accept_truncated, timeout, spans
 
     def of(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Sound]]:
