@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from featcache.cli.options import AS_JSON, PATH
+from featcache.cli.options import AS_JSON
 from featcache.units import bytes_text
 
 
 @click.command()
-@click.argument("folder", type=PATH, default=".")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 @AS_JSON
 def doctor(folder: Path, as_json: bool) -> None:
     """Say what this machine has and how fast it is.

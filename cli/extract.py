@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the encoder (torch.compile) for full batches of clips of full length; takes a minute.",
+    help="Compile the encoder (torch.compile) for clips of full length; takes a minute.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Clips per batch.")
 @click.option(

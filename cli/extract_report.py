@@ -68,7 +68,7 @@ def _report(done: "Extraction", profiled: bool) -> None:
         click.echo(f"writer {done.writer} is done; other writers' shards are not finished yet")
     if done.failed:
         _report_failed(done)
-    if done.encoded or done.present or done.reused:
+    if done.complete and (done.encoded or done.present or done.reused):
         click.echo(f"next: featcache probe {place} --head linear --head attentive --head protobin")
     if done.stages:
         _report_stages(done.stages, profiled)

@@ -92,7 +92,7 @@ def extract(
     Args:
         encoder_options: what the encoder takes beyond weights and length, such as ``{"num_heads": 4}``
         layers: which block outputs to keep: ``None`` the last, ``"all"``, ``"1-12"``, ``"6,12"``, or numbers
-        compiled: have torch compile the encoder for full batches of clips of full length, which takes a
+        compiled: have torch compile the encoder for clips of full length, which takes a
             minute before the first; tokens may differ as between two devices
         clip_seconds: [s] length the encoder is built for; the authors' unless given
         shard_clips: clips per shard file, the most that a kill or a crash loses; about 192 MB unless given
