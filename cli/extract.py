@@ -250,7 +250,7 @@ def _as_one_of_several(gpus: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from featcache.cli.ranks import gpus_wanted
     from featcache.extraction.sounds import decoding_threads
 
-    count = gpus_wanted(gpus)
+    count = gpus_wanted(gpus, options)
     return {"writer": f"0/{count}", "workers": options["workers"] or decoding_threads(count)}
 
 

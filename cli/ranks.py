@@ -29,29 +29,32 @@ def extract_on_gpus(context: click.Context) -> "Extraction":
     """Run the ``extract`` command of ``context`` as one process a GPU; what all of them did.
 
     Raises:
-        InputError: there are not so many GPUs, or an option is for one process alone.
+        InputError: as `gpus_wanted`.
         FeatcacheError: a process failed; the others went on.
         Interrupted: Ctrl-C; what is encoded is kept.
     """
     given = context.params
-    for name, said in (("writer", "--writer"), ("profile", "--profile")):
-        if given[name]:
-            raise InputError(f"--gpus starts several processes, and {said} is for one; leave one of them out")
-    if given["device"] != "auto":
-        raise InputError("--gpus gives each process a GPU; leave --device out")
-    count = gpus_wanted(given["gpus"])
+    count = gpus_wanted(given["gpus"], given)
     words = [*again(context, _OWN), "--json"]
     words += [] if given["takeover"] else ["--takeover"]  # they start together, so none waits for its turn
     out = str(given["out"])
     return together(run(words, count, None if "://" in out else Path(out)))
 
 
-def gpus_wanted(gpus: str) -> int:
+def gpus_wanted(gpus: str, options: Mapping[str, Any]) -> int:
     """How many: a number, or all.
 
+    Args:
+        options: the others of ``extract``
+
     Raises:
-        InputError: there are not so many.
+        InputError: there are not so many GPUs, or an option is for one process alone.
     """
+    for name, said in (("writer", "--writer"), ("profile", "--profile")):
+        if options[name]:
+            raise InputError(f"--gpus starts several processes, and {said} is for one; leave one of them out")
+    if options["device"] != "auto":
+        raise InputError("--gpus gives each process a GPU; leave --device out")
     here = gpus_here()
     wanted = here if gpus == "all" else int(gpus)
     if not 0 < wanted <= here:

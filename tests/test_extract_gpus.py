@@ -96,6 +96,8 @@ def test_what_one_process_alone_can_do_is_refused(make_manifest: Make, tmp_path:
         ([3], "this machine has 2 GPUs for torch"),
         (["all", "--writer", "0/2"], "--writer is for one"),
         (["all", "--device", "cuda:1"], "leave --device out"),
+        (["all", "--writer", "0/2", "--plan"], "--writer is for one"),
+        (["all", "--device", "cuda:1", "--plan"], "leave --device out"),
         (["none"], "neither a number of GPUs nor all"),
         (
             [2, "--store-dtype", "int4", "--layers", "99"],
